@@ -1,0 +1,10 @@
+/**
+ * Everything that needs no optional dependency. The engines that need one are at their own entries, such as
+ * `effect-versioned-store/StorageContract`.
+ */
+export * as InMemory from "./backend/InMemory.ts"
+export * as StorageBackend from "./StorageBackend.ts"
+export * as StorageError from "./StorageError.ts"
+export * as StorageKey from "./StorageKey.ts"
+export * as StoragePrefix from "./StoragePrefix.ts"
+export * as VersionedStore from "./VersionedStore.ts"
