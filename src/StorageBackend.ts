@@ -41,11 +41,13 @@ export interface VersionedRecord {
  */
 export type Expected = number | VersionedRecord
 
+/** How a record is written. */
 export interface WriteOptions {
   /** From when on the record is absent, rounded up to a whole second. Left out: never. */
   readonly expiresAt?: DateTime.Utc | undefined
 }
 
+/** Which page of a listing is asked for. */
 export interface ListOptions {
   /** The most records of one page, from 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined
@@ -55,8 +57,10 @@ export interface ListOptions {
   readonly order?: Order | undefined
 }
 
+/** The direction of a listing. */
 export type Order = "ascending" | "descending"
 
+/** One page of a listing. */
 export interface Page {
   readonly records: ReadonlyArray<VersionedRecord>
   /** Leads to the next page. A page may be short or even empty and have one: only its absence is the end. */
@@ -149,6 +153,14 @@ export const maxVersion = Number.MAX_SAFE_INTEGER
 /**
  * How a transient failure of the engine is retried by default: exponentially from 25 ms, capped at 1 s before a jitter
  * of 20%, at most 10 times.
+ *
+ * @example
+ * ```ts
+ * import { StorageBackend } from "effect-versioned-store"
+ * import { Schedule } from "effect"
+ *
+ * export const atMostThrice = StorageBackend.defaultRetrySchedule.pipe(Schedule.upTo({ times: 3 }))
+ * ```
  */
 export const defaultRetrySchedule: Schedule.Schedule<unknown> = Schedule.min([
   Schedule.exponential("25 millis"),
@@ -257,6 +269,7 @@ export interface Primitives {
   readonly cleanup: (now: number) => Effect.Effect<number, StorageError.Backend>
 }
 
+/** What a backend may have its own way. */
 export interface MakeOptions {
   /** The most bytes of UTF-8 that one record's data may take; 384 KiB by default. */
   readonly maxDataBytes?: number | undefined
@@ -266,6 +279,16 @@ export interface MakeOptions {
 
 /**
  * Whether a stored record has expired.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { StorageBackend } from "effect-versioned-store"
+ *
+ * const stored = { data: "data", version: 1, writeId: "a", expiresAt: 1_700_000_000 }
+ * assert.strictEqual(StorageBackend.isExpired(stored, 1_699_999_999), false)
+ * assert.strictEqual(StorageBackend.isExpired(stored, 1_700_000_000), true)
+ * ```
  */
 export const isExpired = (stored: StoredRecord, now: number): boolean =>
   stored.expiresAt !== undefined && stored.expiresAt <= now
@@ -273,6 +296,17 @@ export const isExpired = (stored: StoredRecord, now: number): boolean =>
 /**
  * Whether what is stored is what is expected: no live record where 0 is, and else a live one of the same version and,
  * if a record is expected, of the same write, or of the same data where it has no write id.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { StorageBackend } from "effect-versioned-store"
+ *
+ * const stored = { data: "data", version: 2, writeId: "a", expiresAt: undefined }
+ * assert.strictEqual(StorageBackend.isAsExpected(stored, 2, 1_700_000_000), true)
+ * assert.strictEqual(StorageBackend.isAsExpected(stored, 0, 1_700_000_000), false)
+ * assert.strictEqual(StorageBackend.isAsExpected(undefined, 0, 1_700_000_000), true)
+ * ```
  */
 export const isAsExpected = (current: StoredRecord | undefined, expected: Expected, now: number): boolean => {
   if (current === undefined || isExpired(current, now)) return expectedVersion(expected) === 0
@@ -294,6 +328,43 @@ export const isAsExpected = (current: StoredRecord | undefined, expected: Expect
  * which leaves nothing to look for, stays unknown.
  *
  * A primitive is only called while the operation runs, so it may do its work at once and return a finished Effect.
+ *
+ * @example
+ * ```ts
+ * import { StorageBackend } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * // One record an owner, in a variable of the process: as little as a backend can be.
+ * export const layer = Layer.sync(StorageBackend.StorageBackend)(() => {
+ *   const stored = new Map<string, StorageBackend.StoredRecord>()
+ *   const refused = (current: StorageBackend.StoredRecord | undefined) => ({ _tag: "Refused" as const, current })
+ *   const put = (key: string, { data, expiresAt, writeId }: StorageBackend.Write) => {
+ *     const version = (stored.get(key)?.version ?? 0) + 1
+ *     if (version > StorageBackend.maxVersion) return refused(stored.get(key))
+ *     stored.set(key, { data, expiresAt, writeId, version })
+ *     return { _tag: "Written" as const, version }
+ *   }
+ *   return StorageBackend.make({
+ *     read: (key) => Effect.sync(() => stored.get(`${key}`)),
+ *     put: (key, write) => Effect.sync(() => put(`${key}`, write)),
+ *     swap: (key, write, expected) =>
+ *       Effect.sync(() => {
+ *         const current = stored.get(`${key}`)
+ *         return StorageBackend.isAsExpected(current, expected, write.now) ? put(`${key}`, write) : refused(current)
+ *       }),
+ *     remove: (key, now, expected) =>
+ *       Effect.sync(() => {
+ *         const current = stored.get(`${key}`)
+ *         if (current === undefined || StorageBackend.isExpired(current, now)) return refused(current)
+ *         if (expected !== undefined && !StorageBackend.isAsExpected(current, expected, now)) return refused(current)
+ *         stored.delete(`${key}`)
+ *         return { _tag: "Removed" as const }
+ *       }),
+ *     list: () => Effect.succeed({ records: [], next: undefined }), // left out here
+ *     cleanup: () => Effect.succeed(0)
+ *   })
+ * })
+ * ```
  */
 export const make = (primitives: Primitives, options: MakeOptions = {}): StorageBackend["Service"] => {
   const { maxDataBytes = defaultMaxDataBytes, retrySchedule = defaultRetrySchedule } = options
@@ -330,14 +401,16 @@ export const make = (primitives: Primitives, options: MakeOptions = {}): Storage
     )
   }
 
-  const read = <A>(attempt: () => Effect.Effect<A, StorageError.Backend>) => {
+  /** Reads change nothing, so any transient failure is tried again. */
+  const read = <A>(operation: string, attempt: () => Effect.Effect<A, StorageError.Backend>) => {
     const first = attempt()
-    return succeeded(first) ? first : retry(first, attempt, isTransient)
+    if (succeeded(first)) return first
+    return Effect.mapError(retry(first, attempt, isTransient), (error) => failure(operation, "not-applied", error))
   }
 
   const readRefused = (key: StorageKey.StorageKey) => () =>
-    Effect.map(
-      read(() => primitives.read(key)),
+    Effect.mapEager(
+      read("get", () => primitives.read(key)),
       refused
     )
 
@@ -395,10 +468,7 @@ export const make = (primitives: Primitives, options: MakeOptions = {}): Storage
     get: (key) =>
       Effect.withFiber((fiber) =>
         Effect.flatMapEager(
-          Effect.mapErrorEager(
-            read(() => primitives.read(key)),
-            (error) => failure("get", "not-applied", error)
-          ),
+          read("get", () => primitives.read(key)),
           (stored) =>
             stored === undefined || isExpired(stored, nowSeconds(fiber))
               ? Effect.fail(recordNotFound(key))
@@ -479,9 +549,7 @@ export const make = (primitives: Primitives, options: MakeOptions = {}): Storage
       const records: Array<VersionedRecord> = []
       for (let requests = 0; requests < maxRequestsPerPage; requests++) {
         const range = { after, limit: limit - records.length, order, now }
-        const chunk = yield* read(() => primitives.list(prefix, range)).pipe(
-          Effect.mapError((error) => failure("listByPrefix", "not-applied", error))
-        )
+        const chunk = yield* read("listByPrefix", () => primitives.list(prefix, range))
         for (const stored of chunk.records) {
           records.push(toRecord(StorageKey.unchecked(prefix.owner, stored.id), stored))
         }
@@ -491,12 +559,7 @@ export const make = (primitives: Primitives, options: MakeOptions = {}): Storage
       return { records, cursor: after === undefined ? undefined : Cursor.encode(prefix, order, after) }
     }),
 
-    cleanupExpired: Effect.withFiber((fiber) =>
-      Effect.mapErrorEager(
-        read(() => primitives.cleanup(nowSeconds(fiber))),
-        (error) => failure("cleanupExpired", error.outcome, error)
-      )
-    )
+    cleanupExpired: Effect.withFiber((fiber) => read("cleanupExpired", () => primitives.cleanup(nowSeconds(fiber))))
   })
 }
 

@@ -7,6 +7,20 @@ import { StorageKey } from "./StorageKey.ts"
 
 /**
  * There is no live record at the key: none was written, or it was deleted, or it has expired.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, StorageBackend, StorageKey } from "effect-versioned-store"
+ * import { Effect } from "effect"
+ *
+ * const key = StorageKey.makeUnsafe({ owner: "alice", id: "42" })
+ * const program = StorageBackend.StorageBackend.use((backend) =>
+ *   backend.get(key)
+ * )
+ * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
+ * assert.strictEqual(error.message, "No record at alice:42")
+ * ```
  */
 export class RecordNotFound extends Schema.TaggedError<RecordNotFound>("effect-versioned-store/RecordNotFound")(
   "RecordNotFound",
@@ -19,6 +33,23 @@ export class RecordNotFound extends Schema.TaggedError<RecordNotFound>("effect-v
 
 /**
  * A record was to be created where there is one already.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, VersionedStore } from "effect-versioned-store"
+ * import { Effect, Schema } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+ *   yield* counters.create({ owner: "alice", id: "visits" }, 1)
+ *   yield* counters.create({ owner: "alice", id: "visits" }, 1)
+ * }).pipe(Effect.catchTag("AlreadyExists", (error) => Effect.succeed(error.message)))
+ * assert.strictEqual(
+ *   Effect.runSync(program.pipe(Effect.provide(InMemory.layer))),
+ *   "There is a record at alice:counter/visits already"
+ * )
+ * ```
  */
 export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-versioned-store/AlreadyExists")(
   "AlreadyExists",
@@ -32,7 +63,22 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-ver
 /**
  * A compare-and-set found another record than the expected one, and wrote nothing. `actual` is the version that is
  * really there, and `current` the whole record where the engine hands it over with the refusal, so that a retry needs
- * no read. Where `actual` equals `expected`, the record was deleted and created again meanwhile.
+ * no read. Where `actual` equals `expected`, the record was deleted and created again meanwhile; where it is 0, there is
+ * none any more.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, StorageBackend, StorageKey } from "effect-versioned-store"
+ * import { Effect } from "effect"
+ *
+ * const key = StorageKey.makeUnsafe({ owner: "alice", id: "42" })
+ * const program = StorageBackend.StorageBackend.use((backend) =>
+ *   Effect.andThen(backend.put(key, "one"), backend.putIfVersion(key, "two", 7))
+ * )
+ * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
+ * assert.strictEqual(error.message, "Expected version 7 at alice:42, found version 1")
+ * ```
  */
 export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect-versioned-store/VersionConflict")(
   "VersionConflict",
@@ -61,6 +107,23 @@ export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect
  * A write was refused for its size, and nothing was written. `resource` says which limit it met: the bytes of UTF-8 of
  * one record's data (`RecordBytes`), the records or bytes that the whole store may hold (`StoreRecords`,
  * `StoreBytes`), or the versions that one record may have (`Versions`).
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, StorageBackend, StorageKey } from "effect-versioned-store"
+ * import { Effect } from "effect"
+ *
+ * const key = StorageKey.makeUnsafe({ owner: "alice", id: "42" })
+ * const program = StorageBackend.StorageBackend.use((backend) =>
+ *   backend.put(key, "x".repeat(500_000))
+ * )
+ * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
+ * assert.strictEqual(
+ *   error.message,
+ *   "The data for alice:42 takes 500000 bytes of UTF-8, and at most 393216 are allowed"
+ * )
+ * ```
  */
 export class CapacityExceeded extends Schema.TaggedError<CapacityExceeded>("effect-versioned-store/CapacityExceeded")(
   "CapacityExceeded",
@@ -89,6 +152,20 @@ const capacityMessages = {
 
 /**
  * The data has a lone surrogate, so it has no UTF-8 and would not come back as it was. Nothing was written.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, StorageBackend, StorageKey } from "effect-versioned-store"
+ * import { Effect } from "effect"
+ *
+ * const key = StorageKey.makeUnsafe({ owner: "alice", id: "42" })
+ * const program = StorageBackend.StorageBackend.use((backend) =>
+ *   backend.put(key, "\ud83d")
+ * )
+ * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
+ * assert.strictEqual(error.message, "The data for alice:42 has a lone surrogate")
+ * ```
  */
 export class InvalidData extends Schema.TaggedError<InvalidData>("effect-versioned-store/InvalidData")("InvalidData", {
   key: StorageKey,
@@ -101,6 +178,18 @@ export class InvalidData extends Schema.TaggedError<InvalidData>("effect-version
 
 /**
  * A cursor that no page of this listing gave out: damaged, or of another owner, prefix or order.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, StorageBackend, StoragePrefix } from "effect-versioned-store"
+ * import { Effect } from "effect"
+ *
+ * const prefix = StoragePrefix.makeUnsafe({ owner: "alice", idPrefix: "" })
+ * const program = StorageBackend.StorageBackend.use((backend) => backend.listByPrefix(prefix, { cursor: "nonsense" }))
+ * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
+ * assert.strictEqual(error._tag, "InvalidCursor")
+ * ```
  */
 export class InvalidCursor extends Schema.TaggedError<InvalidCursor>("effect-versioned-store/InvalidCursor")(
   "InvalidCursor",
@@ -223,6 +312,15 @@ export class Backend extends Schema.TaggedError<Backend>("effect-versioned-store
 
 /**
  * Whether a fault passes by itself, so that a backend tries again.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { StorageError } from "effect-versioned-store"
+ *
+ * assert.strictEqual(StorageError.isTransient("Throttled"), true)
+ * assert.strictEqual(StorageError.isTransient("Misconfigured"), false)
+ * ```
  */
 export const isTransient = (reason: Reason["_tag"]): boolean =>
   reason === "Throttled" || reason === "Unavailable" || reason === "Timeout"

@@ -100,6 +100,15 @@ export const unchecked = (owner: string, id: string): StorageKey => new StorageK
 
 /**
  * Whether a value is a `StorageKey`.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { StorageKey } from "effect-versioned-store"
+ *
+ * assert.strictEqual(StorageKey.isStorageKey(StorageKey.makeUnsafe({ owner: "alice", id: "42" })), true)
+ * assert.strictEqual(StorageKey.isStorageKey({ owner: "alice", id: "42" }), false)
+ * ```
  */
 export const isStorageKey = (u: unknown): u is StorageKey => hasProperty(u, TypeId)
 

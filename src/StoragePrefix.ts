@@ -36,6 +36,14 @@ class StoragePrefixImpl implements StoragePrefix {
 
 /**
  * Whether a value is a `StoragePrefix`.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { StoragePrefix } from "effect-versioned-store"
+ *
+ * assert.strictEqual(StoragePrefix.isStoragePrefix({ owner: "alice", idPrefix: "" }), false)
+ * ```
  */
 export const isStoragePrefix = (u: unknown): u is StoragePrefix => hasProperty(u, TypeId)
 

@@ -45,6 +45,7 @@ export interface Record<out A> {
   readonly stored: VersionedRecord
 }
 
+/** How a record is updated. */
 export interface UpdateOptions {
   /** From when on the record is absent, rounded up to a whole second. Left out, it stays as it is. */
   readonly expiresAt?: DateTime.Utc | "never" | undefined
@@ -52,6 +53,7 @@ export interface UpdateOptions {
   readonly retrySchedule?: Schedule.Schedule<unknown, StorageError.VersionConflict> | undefined
 }
 
+/** Which records are listed. */
 export interface ListingOptions {
   readonly owner: string
   /** What ids must start with, after the store's own prefix. */
@@ -60,6 +62,7 @@ export interface ListingOptions {
   readonly order?: ListOptions["order"]
 }
 
+/** One page of a listing. */
 export interface Page<out A> {
   readonly records: ReadonlyArray<Record<A>>
   /** Leads to the next page. A page may be short or even empty and have one: only its absence is the end. */
@@ -162,6 +165,20 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> extend
  * 20 ms, capped at 1 s before a jitter of 20%, at most 10 times in all.
  *
  * The first retry never waits, whatever the schedule says; the schedule only says whether there is one.
+ *
+ * @example
+ * ```ts
+ * import { VersionedStore } from "effect-versioned-store"
+ * import { Effect, Schedule, Schema } from "effect"
+ *
+ * export const patient = VersionedStore.make({
+ *   idPrefix: "counter/",
+ *   schema: Schema.Int,
+ *   retrySchedule: VersionedStore.defaultRetrySchedule.pipe(
+ *     Schedule.tap(({ attempt }) => Effect.logDebug(`conflict ${attempt}`))
+ *   )
+ * })
+ * ```
  */
 export const defaultRetrySchedule: Schedule.Schedule<unknown> = Schedule.min([
   Schedule.exponential("10 millis"),
@@ -170,6 +187,14 @@ export const defaultRetrySchedule: Schedule.Schedule<unknown> = Schedule.min([
 
 /**
  * Whether a value is a `VersionedStore`.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { VersionedStore } from "effect-versioned-store"
+ *
+ * assert.strictEqual(VersionedStore.isVersionedStore({}), false)
+ * ```
  */
 export const isVersionedStore = (u: unknown): u is VersionedStore<unknown, unknown, unknown> => hasProperty(u, TypeId)
 

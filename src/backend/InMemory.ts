@@ -15,6 +15,7 @@ import type { StorageKey } from "../StorageKey.ts"
 // A CommonJS module: Node imports its `module.exports`, and some bundlers its default export.
 const BTree = "default" in sortedBTree ? sortedBTree.default : sortedBTree
 
+/** The bounds of a store. */
 export interface Options {
   /** The most records that the store holds; unbounded by default. */
   readonly maxRecords?: number | undefined

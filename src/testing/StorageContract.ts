@@ -46,6 +46,7 @@ import {
   twoBuilds
 } from "./internal/support.ts"
 
+/** What the suite is told of a backend. */
 export interface Options<R = never> {
   /** Whether separate builds of the Layer are clients of one engine. Else each is a store of its own. */
   readonly shared?: boolean | undefined
@@ -73,6 +74,15 @@ export interface Case<R> {
 
 /**
  * The clock of the suite: `TestClock` set to the real time, with real sleeps.
+ *
+ * @example
+ * ```ts
+ * import { InMemory } from "effect-versioned-store"
+ * import * as StorageContract from "effect-versioned-store/StorageContract"
+ * import { Layer } from "effect"
+ *
+ * export const layerTest = Layer.provideMerge(InMemory.layer, StorageContract.layerClock)
+ * ```
  */
 export const layerClock: Layer.Layer<never> = Layer.effect(
   Clock.Clock,
@@ -87,6 +97,14 @@ export const layerClock: Layer.Layer<never> = Layer.effect(
 
 /**
  * Runs the contract on a backend, as a suite of vitest.
+ *
+ * @example
+ * ```ts
+ * import { InMemory } from "effect-versioned-store"
+ * import * as StorageContract from "effect-versioned-store/StorageContract"
+ *
+ * export const run = () => StorageContract.suite("InMemory", InMemory.layer, { check: { runs: 1000 } })
+ * ```
  */
 export const suite = <R>(
   name: string,
@@ -96,6 +114,17 @@ export const suite = <R>(
 
 /**
  * Runs the contract within another suite, whose Layers the backend's may need.
+ *
+ * @example
+ * ```ts
+ * import { layer } from "@effect/vitest"
+ * import { InMemory } from "effect-versioned-store"
+ * import * as StorageContract from "effect-versioned-store/StorageContract"
+ * import { Layer } from "effect"
+ *
+ * export const run = () =>
+ *   layer(Layer.empty)("my engine", (it) => StorageContract.suiteWith("InMemory", InMemory.layer, it))
+ * ```
  */
 export const suiteWith = <R, RIn>(
   name: string,
@@ -114,6 +143,14 @@ export const suiteWith = <R, RIn>(
 
 /**
  * The contract as plain Effects, for another test runner. Each needs {@link layerClock} below the backend.
+ *
+ * @example
+ * ```ts
+ * import { InMemory } from "effect-versioned-store"
+ * import * as StorageContract from "effect-versioned-store/StorageContract"
+ *
+ * export const names = StorageContract.cases(InMemory.layer).map((contractCase) => contractCase.name)
+ * ```
  */
 export const cases = <R, RIn>(
   layer: Layer.Layer<R | StorageBackend, unknown, RIn>,

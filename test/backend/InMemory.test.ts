@@ -1,4 +1,151 @@
+import { assert, describe, it } from "@effect/vitest"
+import { DateTime, Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import * as InMemory from "../../src/backend/InMemory.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
+import { makeUnsafe } from "../../src/StorageKey.ts"
+import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import { layerPlantable, plant } from "../testing/plantable.ts"
 
 StorageContract.suite("InMemory", layerPlantable(), { plant })
+
+const keyOf = (id: string, owner = "alice") => makeUnsafe({ owner, id })
+
+const inSeconds = (seconds: number) => Effect.map(DateTime.now, DateTime.add({ seconds }))
+
+describe("InMemory", () => {
+  it.effect("is a fresh store for every build of the Layer", () =>
+    Effect.gen(function* () {
+      const write = StorageBackend.use((backend) => backend.put(keyOf("a"), "data"))
+      const first = yield* Effect.provide(write, InMemory.layer, { local: true })
+      const second = yield* Effect.provide(write, InMemory.layer, { local: true })
+      assert.deepStrictEqual([first.version, second.version], [1, 1])
+      assert.notStrictEqual(first.writeId, second.writeId)
+    })
+  )
+
+  it.effect("is one store within one build, however often the Layer stands in it", () =>
+    Effect.gen(function* () {
+      const count = yield* Effect.provide(
+        StorageBackend.use((backend) => backend.listByPrefix(makePrefix({ owner: "alice", idPrefix: "" }))),
+        Layer.effectDiscard(StorageBackend.use((backend) => backend.put(keyOf("a"), "data"))).pipe(
+          Layer.provide(InMemory.layer),
+          Layer.provideMerge(InMemory.layer)
+        )
+      )
+      assert.strictEqual(count.records.length, 1)
+    })
+  )
+
+  it.effect("refuses a write over its capacity in records, and takes one when there is room again", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      yield* backend.put(keyOf("a"), "data")
+      yield* backend.put(keyOf("b", "bob"), "data")
+      for (const write of [backend.put(keyOf("c"), "data"), backend.putIfVersion(keyOf("c"), "data", 0)]) {
+        const error = yield* Effect.flip(write)
+        assert.strictEqual(error._tag, "CapacityExceeded")
+        if (error._tag !== "CapacityExceeded") return
+        assert.deepStrictEqual([error.resource, error.limit, error.actual], ["StoreRecords", 2, 3])
+      }
+      assert.strictEqual((yield* Effect.flip(backend.get(keyOf("c"))))._tag, "RecordNotFound")
+      assert.strictEqual((yield* backend.put(keyOf("a"), "changed")).version, 2)
+      yield* backend.delete(keyOf("b", "bob"))
+      yield* backend.put(keyOf("c"), "data")
+    }).pipe(Effect.provide(InMemory.layerWith({ maxRecords: 2 })))
+  )
+
+  it.effect("refuses a write over its capacity in bytes of owners, ids and data", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const first = yield* backend.put(keyOf("é"), "1234")
+      assert.strictEqual((yield* Effect.flip(backend.put(keyOf("b"), "1234")))._tag, "CapacityExceeded")
+      const error = yield* Effect.flip(backend.putIfVersion(keyOf("é"), "123456789012345", first))
+      assert.strictEqual(error._tag, "CapacityExceeded")
+      if (error._tag !== "CapacityExceeded") return
+      assert.deepStrictEqual([error.resource, error.limit, error.actual], ["StoreBytes", 20, 22])
+      assert.strictEqual((yield* backend.get(keyOf("é"))).data, "1234")
+      yield* backend.putIfVersion(keyOf("é"), "", first)
+      yield* backend.put(keyOf("b"), "1234567")
+    }).pipe(Effect.provide(InMemory.layerWith({ maxBytes: 20 })))
+  )
+
+  it.effect("tells of a conflict rather than of its capacity", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      yield* backend.put(keyOf("a"), "1234")
+      assert.strictEqual((yield* Effect.flip(backend.putIfVersion(keyOf("a"), "12345678", 7)))._tag, "VersionConflict")
+      assert.strictEqual((yield* Effect.flip(backend.putIfVersion(keyOf("b"), "1", 7)))._tag, "RecordNotFound")
+    }).pipe(Effect.provide(InMemory.layerWith({ maxBytes: 10, maxRecords: 1 })))
+  )
+
+  it.effect("collects what has expired before it refuses a write", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      yield* backend.put(keyOf("a"), "data", { expiresAt: yield* inSeconds(1) })
+      yield* backend.put(keyOf("b"), "data", { expiresAt: yield* inSeconds(9) })
+      yield* TestClock.adjust("2 seconds")
+      yield* backend.put(keyOf("c"), "data")
+      assert.strictEqual((yield* Effect.flip(backend.put(keyOf("d"), "data")))._tag, "CapacityExceeded")
+      assert.strictEqual((yield* backend.put(keyOf("b"), "longer")).version, 2)
+    }).pipe(Effect.provide(InMemory.layerWith({ maxRecords: 2 })))
+  )
+
+  it.effect("takes the limit of one record's data from its options", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      yield* backend.put(keyOf("a"), "1234")
+      assert.strictEqual((yield* Effect.flip(backend.put(keyOf("a"), "12345")))._tag, "CapacityExceeded")
+    }).pipe(Effect.provide(InMemory.layerWith({ maxDataBytes: 4 })))
+  )
+
+  it.effect("counts what a cleanup removed, by the expiry that each record has last been given", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      for (const id of ["a", "b", "c", "d"]) yield* backend.put(keyOf(id), "data", { expiresAt: yield* inSeconds(1) })
+      yield* backend.put(keyOf("b"), "never")
+      yield* backend.put(keyOf("c"), "later", { expiresAt: yield* inSeconds(5) })
+      yield* backend.delete(keyOf("d"))
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* backend.cleanupExpired, 1)
+      assert.strictEqual(yield* backend.cleanupExpired, 0)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* backend.cleanupExpired, 1)
+      assert.strictEqual((yield* backend.get(keyOf("b"))).data, "never")
+    }).pipe(Effect.provide(InMemory.layer))
+  )
+
+  it.effect("continues the versions of an expired record that it still holds", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const expiresAt = yield* inSeconds(1)
+      yield* backend.put(keyOf("a"), "one", { expiresAt })
+      yield* backend.put(keyOf("a"), "two", { expiresAt })
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* backend.putIfVersion(keyOf("a"), "three", 0, { expiresAt })).version, 3)
+      yield* backend.cleanupExpired
+      assert.strictEqual((yield* backend.put(keyOf("a"), "four")).version, 1)
+    }).pipe(Effect.provide(InMemory.layer))
+  )
+
+  it.effect("examines no more than four times the limit for one page", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const expiresAt = yield* inSeconds(1)
+      for (let i = 0; i < 100; i++) yield* backend.put(keyOf(`a${String(i).padStart(3, "0")}`), "data", { expiresAt })
+      yield* backend.put(keyOf("b"), "data")
+      yield* TestClock.adjust("1 second")
+      const prefix = makePrefix({ owner: "alice", idPrefix: "" })
+      const page = yield* backend.listByPrefix(prefix, { limit: 10 })
+      assert.strictEqual(page.records.length, 0)
+      assert.isDefined(page.cursor)
+      const next = yield* backend.listByPrefix(prefix, { limit: 100, cursor: page.cursor })
+      assert.deepStrictEqual(
+        next.records.map((record) => record.key.id),
+        ["b"]
+      )
+      assert.isUndefined(next.cursor)
+    }).pipe(Effect.provide(InMemory.layer))
+  )
+})

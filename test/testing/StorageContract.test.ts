@@ -117,7 +117,7 @@ const broken = {
   },
   "a put that starts versions again": {
     layer: layerPlantable(({ put, remove }) => ({
-      put: (key, write) => Effect.andThen(remove(key, write.now, undefined), put(key, write))
+      put: (key, write) => Effect.flatMap(remove(key, write.now, undefined), () => put(key, write))
     })),
     caughtBy: "a put of a new key makes version 1, and each further write a higher one"
   },

@@ -1,0 +1,280 @@
+/**
+ * Many workers index a directory tree, and coordinate only through the store.
+ *
+ * Each file is a record. A worker claims one by compare-and-set, with a lease; reads the file; and completes the record
+ * by compare-and-set on the very claim it made. Some workers die with a claim in hand and some sleep through a lease:
+ * others take over what they held, and whoever wakes up late can't complete what another has taken.
+ */
+import { createHash } from "node:crypto"
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { SingleBar } from "cli-progress"
+import {
+  Clock,
+  Console,
+  DateTime,
+  Duration,
+  Effect,
+  FileSystem,
+  Path,
+  type PlatformError,
+  Random,
+  Schedule,
+  Schema,
+  Stream
+} from "effect"
+import { CliError, Command, Flag } from "effect/cli"
+import { VersionedStore } from "effect-versioned-store"
+import { backendNames, backends } from "./backends.ts"
+
+const lease = Duration.millis(500)
+
+// --- records ------------------------------------------------------------------
+
+const Contents = Schema.Struct({ lines: Schema.Int, bytes: Schema.Int, sha256: Schema.String })
+type Contents = typeof Contents.Type
+
+const FileRecord = Schema.Union([
+  Schema.TaggedStruct("Waiting", { path: Schema.String }),
+  Schema.TaggedStruct("Claimed", { path: Schema.String, worker: Schema.Int, leaseEnds: Schema.DateTimeUtc }),
+  Schema.TaggedStruct("Done", { path: Schema.String, worker: Schema.Int, contents: Contents })
+])
+type FileRecord = VersionedStore.Record<typeof FileRecord.Type>
+
+const Summary = Schema.Struct({ files: Schema.Int, lines: Schema.Int, bytes: Schema.Int })
+type Summary = typeof Summary.Type
+
+const summaryOf = (files: ReadonlyArray<Contents>): Summary => ({
+  files: files.length,
+  lines: files.reduce((sum, { lines }) => sum + lines, 0),
+  bytes: files.reduce((sum, { bytes }) => sum + bytes, 0)
+})
+
+// --- files --------------------------------------------------------------------
+
+/** The regular files below a folder, by their path from it. */
+const walk = (
+  dir: string,
+  below = ""
+): Effect.Effect<Array<string>, PlatformError.PlatformError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function* () {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const found = yield* Effect.forEach(yield* fs.readDirectoryEntries(path.join(dir, below)), (entry) => {
+      const name = path.join(below, entry.name)
+      if (entry.type === "Directory") return walk(dir, name)
+      return Effect.succeed(entry.type === "File" ? [name] : [])
+    })
+    return found.flat()
+  })
+
+const read = Effect.fnUntraced(function* (file: string) {
+  const fs = yield* FileSystem.FileSystem
+  const bytes = yield* fs.readFile(file)
+  const lines = bytes.reduce((lines, byte) => (byte === 0x0a ? lines + 1 : lines), 0)
+  return { lines, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") }
+})
+
+/** Paths can be longer than ids. */
+const hash = (path: string) => createHash("sha256").update(path).digest("hex")
+
+// --- the index ----------------------------------------------------------------
+
+const makeIndex = Effect.fnUntraced(function* (dir: string) {
+  const path = yield* Path.Path
+  const owner = `tree/${hash(dir)}`
+  const records = yield* VersionedStore.make({ idPrefix: "file/", schema: FileRecord })
+  const summaries = yield* VersionedStore.make({ idPrefix: "summary/", schema: Summary })
+  const all = { owner, id: "all" }
+  const counts = { conflicts: 0, retries: 0, takeovers: 0, late: 0 }
+
+  const plan = Effect.fnUntraced(function* (files: ReadonlyArray<string>) {
+    yield* summaries.set(all, summaryOf([]))
+    yield* Effect.forEach(files, (file) => records.create({ owner, id: hash(file) }, { _tag: "Waiting", path: file }), {
+      concurrency: 16,
+      discard: true
+    })
+  })
+
+  const list = Stream.runCollect(records.stream({ owner }))
+
+  /** Another worker was first. */
+  const lost = () =>
+    Effect.sync(() => {
+      counts.conflicts++
+      return undefined
+    })
+
+  const claim = Effect.fnUntraced(function* (worker: number, record: FileRecord) {
+    const now = yield* DateTime.now
+    const { value } = record
+    if (value._tag === "Done" || (value._tag === "Claimed" && DateTime.isGreaterThan(value.leaseEnds, now))) return
+    const leaseEnds = DateTime.addDuration(now, lease)
+    const claimed = yield* records
+      .setIfVersion(record, { _tag: "Claimed", path: value.path, worker, leaseEnds })
+      .pipe(Effect.catchTag("VersionConflict", lost))
+    if (claimed !== undefined && value._tag === "Claimed") counts.takeovers++
+    return claimed
+  })
+
+  const complete = Effect.fnUntraced(function* (worker: number, claimed: FileRecord) {
+    const contents = yield* read(path.join(dir, claimed.value.path))
+    const done = yield* records
+      .setIfVersion(claimed, { _tag: "Done", path: claimed.value.path, worker, contents })
+      .pipe(Effect.catchTag("VersionConflict", lost))
+    if (done === undefined) {
+      counts.late++
+      return
+    }
+    yield* summaries.update(
+      all,
+      ({ bytes, files, lines }) => ({
+        files: files + 1,
+        lines: lines + contents.lines,
+        bytes: bytes + contents.bytes
+      }),
+      { retrySchedule: Schedule.tap(VersionedStore.defaultRetrySchedule, () => Effect.sync(() => counts.retries++)) }
+    )
+  })
+
+  /** Works until nothing is left, from a random record on. One worker in four dies with its third claim in hand, and one sleeps. */
+  const work = Effect.fnUntraced(function* (worker: number) {
+    const [dies, sleeps] = [worker % 4 === 1, worker % 4 === 2]
+    let claims = 0
+    for (;;) {
+      const open = (yield* list).filter(({ value }) => value._tag !== "Done")
+      if (open.length === 0) return
+      const start = yield* Random.nextIntBetween(0, open.length - 1)
+      for (const record of [...open.slice(start), ...open.slice(0, start)].slice(0, 20)) {
+        const claimed = yield* claim(worker, record)
+        if (claimed === undefined) continue
+        claims++
+        if (dies && claims === 3) return
+        if (sleeps && claims === 3) yield* Effect.sleep(Duration.times(lease, 3))
+        yield* complete(worker, claimed)
+      }
+      yield* Effect.sleep("20 millis")
+    }
+  })
+
+  const summary = Effect.map(summaries.get(all), ({ value }) => value)
+
+  return { plan, list, work, summary, counts }
+})
+
+/** What differs between the index and a plain sequential walk of the same files. */
+const differences = Effect.fnUntraced(function* (
+  dir: string,
+  files: ReadonlyArray<string>,
+  records: ReadonlyArray<FileRecord>,
+  summary: Summary
+) {
+  const path = yield* Path.Path
+  const contents = yield* Effect.forEach(files, (file) => read(path.join(dir, file)))
+  const indexed = new Map(records.map(({ value }) => [value.path, value]))
+  const differing = files.filter((file, i) => {
+    const record = indexed.get(file)
+    return record?._tag !== "Done" || JSON.stringify(record.contents) !== JSON.stringify(contents[i])
+  })
+  const total = summaryOf(contents)
+  return {
+    total,
+    found: [
+      ...differing.map((file) => `${file} is not in the index as it is on disk`),
+      ...(records.length === files.length ? [] : [`${records.length} records for ${files.length} files`]),
+      ...(JSON.stringify(summary) === JSON.stringify(total)
+        ? []
+        : [`the summary says ${JSON.stringify(summary)}, and the walk ${JSON.stringify(total)}`])
+    ]
+  }
+})
+
+const withProgress = <A, E, R, E2>(
+  effect: Effect.Effect<A, E, R>,
+  total: number,
+  done: Effect.Effect<number, E2>
+): Effect.Effect<A, E | E2, R> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const bar = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const bar = new SingleBar({ format: "indexing [{bar}] {value}/{total} files" })
+          bar.start(total, 0)
+          return bar
+        }),
+        (bar) => Effect.sync(() => bar.stop())
+      )
+      const show = Effect.map(done, (value) => bar.update(value))
+      yield* Effect.forkScoped(Effect.repeat(show, Schedule.spaced("50 millis")))
+      return yield* Effect.tap(effect, show)
+    })
+  )
+
+// --- the command --------------------------------------------------------------
+
+const command = Command.make(
+  "index-tree",
+  {
+    dir: Flag.Directory("dir").pipe(
+      Flag.withDescription("The folder to index; by default node_modules/effect/src"),
+      Flag.withDefault("node_modules/effect/src")
+    ),
+    workers: Flag.Int("workers").pipe(
+      Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 }))),
+      Flag.withDescription("How many workers share the work, from 1 to 1000; by default 16"),
+      Flag.withDefault(16)
+    ),
+    backend: Flag.Literals("backend", backendNames).pipe(
+      Flag.withDescription("Where the records are kept; by default memory"),
+      Flag.withDefault("memory")
+    )
+  },
+  ({ backend, dir, workers }) =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      if (!(yield* fs.exists(dir))) return yield* new CliError.UserError({ cause: `There is no folder ${dir}` })
+      const files = yield* walk(dir)
+      if (files.length === 0) return yield* Console.log(`There are no files in ${dir}, so there is nothing to index.`)
+
+      const index = yield* makeIndex((yield* Path.Path).resolve(dir))
+      yield* index.plan(files)
+      const start = yield* Clock.currentTimeMillis
+      yield* withProgress(
+        Effect.forEach(Array.from({ length: workers }), (_, worker) => index.work(worker), {
+          concurrency: "unbounded",
+          discard: true
+        }),
+        files.length,
+        Effect.map(index.summary, ({ files }) => files)
+      )
+      const seconds = ((yield* Clock.currentTimeMillis) - start) / 1000
+
+      const { conflicts, late, retries, takeovers } = index.counts
+      yield* Console.table({
+        files: files.length,
+        workers,
+        conflicts,
+        retries,
+        takeovers,
+        "late completions refused": late,
+        "records per second": Math.round(files.length / seconds)
+      })
+
+      const { found, total } = yield* differences(dir, files, yield* index.list, yield* index.summary)
+      if (found.length > 0) {
+        return yield* new CliError.UserError({ cause: `The index is wrong:\n${found.join("\n")}` })
+      }
+      yield* Console.log(
+        `A plain sequential walk finds the same ${total.files} files, each indexed once: ` +
+          `${total.lines} lines, ${total.bytes} bytes.`
+      )
+    }).pipe(
+      Effect.provide(backends[backend]),
+      Effect.mapError((error) =>
+        error._tag === "UserError" ? error : new CliError.UserError({ cause: `${error._tag}: ${error.message}` })
+      )
+    )
+).pipe(
+  Command.withDescription("Indexes the files of a folder with many workers that coordinate only through the store")
+)
+
+Command.run(command, { version: "0.1.0" }).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

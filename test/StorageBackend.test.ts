@@ -1,0 +1,371 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Effect, Fiber, Layer, Logger, Schedule, Schema } from "effect"
+import { TestClock } from "effect/testing"
+import * as InMemory from "../src/backend/InMemory.ts"
+import {
+  defaultRetrySchedule,
+  layerCleanup,
+  make,
+  type Primitives,
+  StorageBackend,
+  type VersionedRecord
+} from "../src/StorageBackend.ts"
+import * as StorageError from "../src/StorageError.ts"
+import { makeUnsafe } from "../src/StorageKey.ts"
+import { makeUnsafe as makePrefix } from "../src/StoragePrefix.ts"
+
+/**
+ * What becomes of one attempt: `lost` is applied and its answer lost, `dropped` is neither applied nor answered,
+ * `throttled` and `denied` are answered with an error, and a function is run after the attempt was applied and before
+ * its answer is lost.
+ */
+type Fault = "ok" | "lost" | "dropped" | "throttled" | "denied" | Effect.Effect<unknown, unknown>
+
+const fault = (reason: StorageError.Reason["_tag"], outcome: StorageError.Backend["outcome"]) =>
+  StorageError.backend({ reason, outcome, description: `told to be ${reason}` })
+
+/** An engine whose attempts go wrong as a script says, and an undisturbed client of the same engine. */
+const faulty = (script: ReadonlyArray<Fault>, retrySchedule: Schedule.Schedule<unknown> = Schedule.recurs(10)) => {
+  const { primitives } = InMemory.makeEngine()
+  const attempts: Array<keyof Primitives> = []
+  const wrap =
+    <Args extends ReadonlyArray<unknown>, A>(
+      name: keyof Primitives,
+      f: (...args: Args) => Effect.Effect<A, StorageError.Backend>
+    ) =>
+    (...args: Args): Effect.Effect<A, StorageError.Backend> =>
+      Effect.suspend(() => {
+        const what = script[attempts.length] ?? "ok"
+        attempts.push(name)
+        switch (what) {
+          case "ok":
+            return f(...args)
+          case "lost":
+            return Effect.andThen(f(...args), Effect.fail(fault("Unavailable", "unknown")))
+          case "dropped":
+            return Effect.fail(fault("Timeout", "unknown"))
+          case "throttled":
+            return Effect.fail(fault("Throttled", "not-applied"))
+          case "denied":
+            return Effect.fail(fault("Unauthorized", "not-applied"))
+          default:
+            return f(...args).pipe(
+              Effect.andThen(Effect.orDie(what)),
+              Effect.andThen(Effect.fail(fault("Unavailable", "unknown")))
+            )
+        }
+      })
+  const backend = make(
+    {
+      read: wrap("read", primitives.read),
+      put: wrap("put", primitives.put),
+      swap: wrap("swap", primitives.swap),
+      remove: wrap("remove", primitives.remove),
+      list: wrap("list", primitives.list),
+      cleanup: wrap("cleanup", primitives.cleanup)
+    },
+    { retrySchedule }
+  )
+  return { backend, other: make(primitives), attempts }
+}
+
+const key = makeUnsafe({ owner: "alice", id: "a" })
+
+const assertUnknown = (error: { readonly _tag: string }) => {
+  assert.strictEqual(error._tag, "Backend")
+  if (error._tag !== "Backend") return
+  const backend = error as StorageError.Backend
+  assert.strictEqual(backend.outcome, "unknown")
+  assert.isFalse(backend.isRetryable)
+  assert.include(backend.message, "read the record")
+}
+
+describe("StorageBackend.make, after an ambiguous attempt", () => {
+  it.live("sends a compare-and-set on a record again, and recognises its own write", () =>
+    Effect.gen(function* () {
+      for (const first of ["lost", "dropped"] as const) {
+        const { attempts, backend, other } = faulty([first, first, first])
+        const record = yield* other.put(key, "one")
+        const written = yield* backend.putIfVersion(key, "two", record)
+        assert.deepStrictEqual(attempts, ["swap", "swap", "swap", "swap"])
+        assert.strictEqual(written.version, 2)
+        assert.deepStrictEqual(yield* other.get(key), written)
+      }
+    })
+  )
+
+  it.live("does not know of a compare-and-set that came back refused for another's write", () =>
+    Effect.gen(function* () {
+      const { backend, other } = faulty([Effect.suspend(() => other.put(key, "theirs"))])
+      const record = yield* other.put(key, "one")
+      const error = yield* Effect.flip(backend.putIfVersion(key, "two", record))
+      assertUnknown(error)
+      assert.strictEqual((yield* other.get(key)).data, "theirs")
+    })
+  )
+
+  it.live("recognises its own write though it has expired meanwhile", () =>
+    Effect.gen(function* () {
+      const { backend, other } = faulty(["lost"])
+      const record = yield* other.put(key, "one")
+      const expiresAt = yield* Effect.map(
+        Effect.clockWith((clock) => clock.currentTimeMillis),
+        (now) => now - 5000
+      )
+      const options = { expiresAt: Schema.decodeSync(Schema.DateTimeUtcFromMillis)(expiresAt) }
+      assert.strictEqual((yield* backend.putIfVersion(key, "two", record, options)).version, 2)
+    })
+  )
+
+  it.live("looks for a put, a create and a compare-and-set by version with one read, and sends none again", () =>
+    Effect.gen(function* () {
+      const operations = {
+        put: (backend: StorageBackend["Service"]) => backend.put(key, "two"),
+        byVersion: (backend: StorageBackend["Service"]) => backend.putIfVersion(key, "two", 1),
+        create: (backend: StorageBackend["Service"]) => backend.putIfVersion(key, "two", 0)
+      }
+      for (const [name, operation] of Object.entries(operations)) {
+        const { attempts, backend, other } = faulty(["lost"])
+        if (name !== "create") yield* other.put(key, "one")
+        const written = yield* operation(backend)
+        assert.deepStrictEqual(attempts.slice(1), ["read"], name)
+        assert.deepStrictEqual(yield* other.get(key), written)
+      }
+      for (const [name, operation] of Object.entries(operations)) {
+        const { attempts, backend, other } = faulty(["dropped"])
+        if (name !== "create") yield* other.put(key, "one")
+        assertUnknown(yield* Effect.flip(operation(backend)))
+        assert.deepStrictEqual(attempts.slice(1), ["read"], name)
+      }
+      for (const [name, operation] of Object.entries(operations)) {
+        const { backend, other } = faulty([Effect.suspend(() => other.put(key, "theirs"))])
+        if (name !== "create") yield* other.put(key, "one")
+        assertUnknown(yield* Effect.flip(operation(backend)))
+        assert.strictEqual((yield* other.get(key)).data, "theirs", name)
+      }
+      for (const [name, operation] of Object.entries(operations)) {
+        const { backend, other } = faulty([Effect.suspend(() => other.delete(key))])
+        if (name !== "create") yield* other.put(key, "one")
+        assertUnknown(yield* Effect.flip(operation(backend)))
+        assert.strictEqual((yield* Effect.flip(other.get(key)))._tag, "RecordNotFound", name)
+      }
+    })
+  )
+
+  it.live("sends a compare-and-set on a record without a write id only once", () =>
+    Effect.gen(function* () {
+      const { attempts, backend, other } = faulty(["dropped"])
+      yield* other.put(key, "one")
+      const foreign: VersionedRecord = { ...(yield* other.get(key)), writeId: undefined }
+      assertUnknown(yield* Effect.flip(backend.putIfVersion(key, "two", foreign)))
+      assert.deepStrictEqual(attempts, ["swap", "read"])
+    })
+  )
+
+  it.live("never sends a delete again, save one of a record", () =>
+    Effect.gen(function* () {
+      const unconditional = faulty([Effect.suspend(() => unconditional.other.put(key, "theirs"))])
+      yield* unconditional.other.put(key, "one")
+      assertUnknown(yield* Effect.flip(unconditional.backend.delete(key)))
+      assert.deepStrictEqual(unconditional.attempts, ["remove"])
+      assert.strictEqual((yield* unconditional.other.get(key)).data, "theirs")
+
+      const byVersion = faulty([Effect.suspend(() => byVersion.other.put(key, "theirs"))])
+      yield* byVersion.other.put(key, "one")
+      assertUnknown(yield* Effect.flip(byVersion.backend.deleteIfVersion(key, 1)))
+      assert.deepStrictEqual(byVersion.attempts, ["remove"])
+      assert.strictEqual((yield* byVersion.other.get(key)).data, "theirs")
+
+      const dropped = faulty(["dropped"])
+      yield* dropped.backend.deleteIfVersion(key, yield* dropped.other.put(key, "one"))
+      assert.deepStrictEqual(dropped.attempts, ["remove", "remove"])
+
+      const lost = faulty(["lost"])
+      assertUnknown(yield* Effect.flip(lost.backend.deleteIfVersion(key, yield* lost.other.put(key, "one"))))
+      assert.deepStrictEqual(lost.attempts, ["remove", "remove"])
+    })
+  )
+
+  it.live("does not know when every answer is lost, or the read fails too", () =>
+    Effect.gen(function* () {
+      const swaps = faulty(
+        Array.from({ length: 20 }, () => "lost" as const),
+        Schedule.recurs(3)
+      )
+      const record = yield* swaps.other.put(key, "one")
+      assertUnknown(yield* Effect.flip(swaps.backend.putIfVersion(key, "two", record)))
+      assert.strictEqual(swaps.attempts.length, 4)
+      assert.strictEqual((yield* swaps.other.get(key)).data, "two")
+
+      const put = faulty(["lost", "denied"])
+      assertUnknown(yield* Effect.flip(put.backend.put(key, "two")))
+      const throttled = faulty(["lost", "throttled", "denied"])
+      assertUnknown(yield* Effect.flip(throttled.backend.putIfVersion(key, "two", record)))
+    })
+  )
+
+  it.live("tells of a conflict only what is certain", () =>
+    Effect.gen(function* () {
+      const { backend, other } = faulty(["throttled", "throttled"])
+      const old = yield* other.put(key, "one")
+      yield* other.put(key, "two")
+      assert.strictEqual((yield* Effect.flip(backend.putIfVersion(key, "three", old)))._tag, "VersionConflict")
+    })
+  )
+})
+
+describe("StorageBackend.make, after a definite failure", () => {
+  it.live("sends any write again that was throttled", () =>
+    Effect.gen(function* () {
+      const { attempts, backend } = faulty(["throttled", "throttled"])
+      assert.strictEqual((yield* backend.put(key, "one")).version, 1)
+      assert.deepStrictEqual(attempts, ["put", "put", "put"])
+      assert.isTrue(yield* backend.delete(key))
+    })
+  )
+
+  it.live("gives up when the schedule is spent, with an error that says it may be tried again", () =>
+    Effect.gen(function* () {
+      const { attempts, backend } = faulty(
+        Array.from({ length: 20 }, () => "throttled" as const),
+        Schedule.recurs(2)
+      )
+      const error = yield* Effect.flip(backend.put(key, "one"))
+      assert.strictEqual(error._tag, "Backend")
+      if (error._tag !== "Backend") return
+      assert.strictEqual(error.outcome, "not-applied")
+      assert.strictEqual(error.operation, "put")
+      assert.strictEqual(error.reason._tag, "Throttled")
+      assert.isTrue(error.isRetryable)
+      assert.strictEqual(attempts.length, 3)
+    })
+  )
+
+  it.live("does not send again what will fail again", () =>
+    Effect.gen(function* () {
+      const { attempts, backend } = faulty(["denied", "denied", "denied"])
+      const write = yield* Effect.flip(backend.put(key, "one"))
+      assert.isTrue(write._tag === "Backend" && write.outcome === "not-applied" && !write.isRetryable)
+      assert.strictEqual((yield* Effect.flip(backend.get(key)))._tag, "Backend")
+      assert.strictEqual(attempts.length, 2)
+    })
+  )
+
+  it.live("reads again whatever was lost, and a read is never of unknown outcome", () =>
+    Effect.gen(function* () {
+      const { backend, other } = faulty(["lost", "dropped", "ok", "dropped", "ok", "dropped"])
+      yield* other.put(key, "one")
+      assert.strictEqual((yield* backend.get(key)).data, "one")
+      const page = yield* backend.listByPrefix(makePrefix({ owner: "alice", idPrefix: "" }))
+      assert.strictEqual(page.records.length, 1)
+      const spent = faulty(["lost"], Schedule.recurs(0))
+      const error = yield* Effect.flip(spent.backend.get(key))
+      assert.isTrue(error._tag === "Backend" && error.outcome === "not-applied" && error.isRetryable)
+      assert.strictEqual(yield* backend.cleanupExpired, 0)
+    })
+  )
+
+  it.effect("waits between attempts as the default schedule says", () =>
+    Effect.gen(function* () {
+      const { attempts, backend } = faulty(
+        Array.from({ length: 20 }, () => "throttled" as const),
+        defaultRetrySchedule
+      )
+      const fiber = yield* Effect.forkChild(Effect.flip(backend.put(key, "one")))
+      yield* TestClock.adjust("19 millis")
+      assert.strictEqual(attempts.length, 1)
+      yield* TestClock.adjust("11 millis")
+      assert.strictEqual(attempts.length, 2)
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(fiber)
+      assert.strictEqual(attempts.length, 11)
+    })
+  )
+})
+
+describe("StorageBackend.make, under random faults", () => {
+  const faults = Arbitrary.array(
+    Arbitrary.schema(Schema.Literals(["ok", "ok", "ok", "lost", "dropped", "throttled"])),
+    { minLength: 1, maxLength: 200 }
+  )
+
+  it.live.prop(
+    "acknowledges no increment that was not made, and makes none twice",
+    [faults],
+    Effect.fnUntraced(function* ([script]) {
+      const { backend, other } = faulty(script, Schedule.recurs(3))
+      yield* other.put(key, "0")
+      let acknowledged = 0
+      let unknown = 0
+      const increment = Effect.gen(function* () {
+        const record = yield* other.get(key)
+        yield* Effect.yieldNow
+        const written = yield* backend.putIfVersion(key, String(Number(record.data) + 1), record)
+        assert.strictEqual(written.version, record.version + 1)
+        acknowledged++
+      }).pipe(
+        Effect.catchTag("VersionConflict", (conflict) =>
+          Effect.sync(() => assert.notStrictEqual(conflict.actual, conflict.expected))
+        ),
+        Effect.catchTag("Backend", (error) => Effect.sync(() => (error.outcome === "unknown" ? unknown++ : undefined)))
+      )
+      yield* Effect.forEach(Array.from({ length: 4 }), () => Effect.repeat(increment, { times: 10 }), {
+        concurrency: "unbounded"
+      })
+      const count = Number((yield* other.get(key)).data)
+      assert.isAtLeast(count, acknowledged)
+      assert.isAtMost(count, acknowledged + unknown)
+    }),
+    { arbitrary: { size: 200 } }
+  )
+
+  it.live.prop(
+    "reports no conflict to a lone writer",
+    [faults],
+    Effect.fnUntraced(function* ([script]) {
+      const { backend, other } = faulty(script, Schedule.recurs(300))
+      let record = yield* other.put(key, "0")
+      for (let i = 1; i <= 30; i++) record = yield* backend.putIfVersion(key, String(i), record)
+      assert.strictEqual(record.version, 31)
+      assert.strictEqual((yield* other.get(key)).data, "30")
+    }),
+    { arbitrary: { size: 200 } }
+  )
+})
+
+describe("StorageBackend.layerCleanup", () => {
+  it.effect("collects what has expired on a schedule, and goes on after a failure", () =>
+    Effect.gen(function* () {
+      const logged: Array<unknown> = []
+      let runs = 0
+      const counted = Layer.sync(StorageBackend)(() => {
+        const { primitives } = InMemory.makeEngine()
+        return make({
+          ...primitives,
+          cleanup: (now) =>
+            Effect.suspend(() =>
+              ++runs === 2 ? Effect.fail(fault("Unauthorized", "not-applied")) : primitives.cleanup(now)
+            )
+        })
+      })
+      yield* Effect.gen(function* () {
+        yield* TestClock.adjust("59 seconds")
+        assert.strictEqual(runs, 1)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(runs, 2)
+        assert.strictEqual(logged.length, 1)
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(runs, 3)
+      }).pipe(
+        Effect.provide(
+          layerCleanup().pipe(
+            Layer.provideMerge(counted),
+            Layer.provide(Logger.layer([Logger.make(({ message }) => logged.push(message))]))
+          )
+        )
+      )
+      yield* TestClock.adjust("5 minutes")
+      assert.strictEqual(runs, 3)
+    })
+  )
+})

@@ -1,0 +1,84 @@
+import { describe, expectTypeOf, it } from "@effect/vitest"
+import type { Effect, Layer, Option, Schema, Stream } from "effect"
+import type * as InMemory from "../src/backend/InMemory.ts"
+import type * as StorageBackend from "../src/StorageBackend.ts"
+import type {
+  AlreadyExists,
+  Backend,
+  CapacityExceeded,
+  InvalidCursor,
+  InvalidData,
+  RecordNotFound,
+  VersionConflict
+} from "../src/StorageError.ts"
+import type { InvalidKey } from "../src/StorageKey.ts"
+import type * as VersionedStore from "../src/VersionedStore.ts"
+
+type ErrorOf<F> = F extends (...args: never) => Effect.Effect<unknown, infer E, unknown> ? E : never
+type Service = StorageBackend.StorageBackend["Service"]
+type Orders = VersionedStore.VersionedStore<{ readonly total: number }, "decoding", "encoding">
+
+// The compiler checks these; running them checks nothing more.
+describe("error channels", () => {
+  it("of StorageBackend hold what each operation can raise, and no more", () => {
+    expectTypeOf<ErrorOf<Service["get"]>>().toEqualTypeOf<RecordNotFound | Backend>()
+    expectTypeOf<ErrorOf<Service["put"]>>().toEqualTypeOf<InvalidData | CapacityExceeded | Backend>()
+    expectTypeOf<ErrorOf<Service["putIfVersion"]>>().toEqualTypeOf<
+      RecordNotFound | VersionConflict | InvalidData | CapacityExceeded | Backend
+    >()
+    expectTypeOf<ErrorOf<Service["delete"]>>().toEqualTypeOf<Backend>()
+    expectTypeOf<ErrorOf<Service["deleteIfVersion"]>>().toEqualTypeOf<RecordNotFound | VersionConflict | Backend>()
+    expectTypeOf<ErrorOf<Service["listByPrefix"]>>().toEqualTypeOf<InvalidCursor | Backend>()
+    expectTypeOf<Service["cleanupExpired"]>().toEqualTypeOf<Effect.Effect<number, Backend>>()
+  })
+
+  it("of VersionedStore hold what each operation can raise, and no more", () => {
+    type Read = InvalidKey | Schema.SchemaError | Backend
+    type Write = Read | CapacityExceeded
+    expectTypeOf<ErrorOf<Orders["get"]>>().toEqualTypeOf<Read | RecordNotFound>()
+    expectTypeOf<ErrorOf<Orders["create"]>>().toEqualTypeOf<Write | AlreadyExists>()
+    expectTypeOf<ErrorOf<Orders["set"]>>().toEqualTypeOf<Write>()
+    expectTypeOf<ErrorOf<Orders["setIfVersion"]>>().toEqualTypeOf<
+      Exclude<Write, InvalidKey> | RecordNotFound | VersionConflict
+    >()
+    expectTypeOf<ErrorOf<Orders["update"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
+    expectTypeOf<ErrorOf<Orders["modify"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
+    expectTypeOf<ErrorOf<Orders["upsert"]>>().toEqualTypeOf<Write | VersionConflict>()
+    expectTypeOf<ErrorOf<Orders["remove"]>>().toEqualTypeOf<InvalidKey | Backend>()
+    expectTypeOf<ErrorOf<Orders["removeIfVersion"]>>().toEqualTypeOf<RecordNotFound | VersionConflict | Backend>()
+    expectTypeOf<ErrorOf<Orders["list"]>>().toEqualTypeOf<Read | InvalidCursor>()
+    expectTypeOf<ReturnType<Orders["stream"]>>().toEqualTypeOf<
+      Stream.Stream<VersionedStore.Record<{ readonly total: number }>, Read, "decoding">
+    >()
+  })
+
+  it("of an Effect given to updateEffect join those of the update, and so do its services", () => {
+    const update = (orders: Orders, f: Effect.Effect<{ readonly total: number }, "failure", "service">) =>
+      orders.updateEffect({ owner: "alice", id: "42" }, () => f)
+    expectTypeOf<ErrorOf<typeof update>>().toEqualTypeOf<VersionedStore.UpdateError | "failure">()
+    expectTypeOf<Effect.Services<ReturnType<typeof update>>>().toEqualTypeOf<"decoding" | "encoding" | "service">()
+  })
+})
+
+describe("services", () => {
+  it("are needed for decoding where a record is read, and for encoding where one is written", () => {
+    expectTypeOf<Effect.Services<ReturnType<Orders["get"]>>>().toEqualTypeOf<"decoding">()
+    expectTypeOf<Effect.Services<ReturnType<Orders["create"]>>>().toEqualTypeOf<"encoding">()
+    expectTypeOf<Effect.Services<ReturnType<Orders["update"]>>>().toEqualTypeOf<"decoding" | "encoding">()
+    expectTypeOf<Effect.Services<ReturnType<Orders["remove"]>>>().toEqualTypeOf<never>()
+  })
+
+  it("are supplied by a Layer that needs nothing", () => {
+    expectTypeOf<typeof InMemory.layer>().toEqualTypeOf<Layer.Layer<StorageBackend.StorageBackend>>()
+    expectTypeOf<ReturnType<typeof StorageBackend.layerCleanup>>().toEqualTypeOf<
+      Layer.Layer<never, never, StorageBackend.StorageBackend>
+    >()
+  })
+
+  it("are typed by the Schema", () => {
+    type Made = Effect.Success<ReturnType<typeof VersionedStore.make<Schema.DateTimeUtcFromString>>>
+    expectTypeOf<Parameters<Parameters<Made["upsert"]>[1]>[0]>().toEqualTypeOf<
+      Option.Option<Schema.DateTimeUtcFromString["Type"]>
+    >()
+  })
+})
