@@ -1,10 +1,74 @@
-import { InMemory } from "effect-versioned-store"
+import { Data, Effect, Layer } from "effect"
+import { Flag } from "effect/cli"
+import { InMemory, type StorageBackend } from "effect-versioned-store"
+import * as DynamoDb from "effect-versioned-store/DynamoDb"
+import * as DynamoDbLocal from "./DynamoDbLocal.ts"
 
-/** The backends that the examples can run on, by the name that `--backend` takes. */
-export const backends = {
-  memory: InMemory.layer
+/** What the flags of the backends say. */
+interface Choice {
+  readonly table: string | undefined
+  readonly endpoint: string | undefined
 }
 
-export type BackendName = keyof typeof backends
+type Backend = Layer.Layer<StorageBackend.StorageBackend, { readonly _tag: string; readonly message: string }>
 
-export const backendNames = Object.keys(backends) as ReadonlyArray<BackendName>
+/** The backends that the examples can run on, by the name that `--backend` takes. */
+const backends = {
+  memory: () => InMemory.layer,
+
+  dynamodb: ({ endpoint, table }: Choice) => {
+    if (table !== undefined && endpoint === undefined) {
+      return DynamoDb.layer({ tableName: table }).pipe(Layer.provide(DynamoDb.layerClient()))
+    }
+    const tableName = table ?? "effect-versioned-store-examples"
+    const started = endpoint === undefined ? DynamoDbLocal.start : Effect.succeed(endpoint)
+    return Layer.unwrap(
+      Effect.map(started, (endpoint) =>
+        DynamoDb.layer({ tableName }).pipe(
+          Layer.provide(Layer.effectDiscard(DynamoDb.ensureTable({ tableName }))),
+          Layer.provide(DynamoDb.layerClient({ endpoint, ...localDefaults }))
+        )
+      )
+    )
+  }
+} satisfies Record<string, (choice: Choice) => Backend>
+
+/** DynamoDB Local takes any region and credentials, but wants some. */
+const localDefaults = {
+  ...(process.env.AWS_REGION === undefined ? { region: "us-east-1" } : {}),
+  ...(process.env.AWS_ACCESS_KEY_ID === undefined
+    ? { credentials: { accessKeyId: "local", secretAccessKey: "local" } }
+    : {})
+}
+
+type Name = keyof typeof backends
+
+const names = Object.keys(backends) as ReadonlyArray<Name>
+
+/** The flags that choose a backend. */
+export const backendFlags = {
+  backend: Flag.Literals("backend", names).pipe(
+    Flag.withDescription("Where the records are kept; by default memory"),
+    Flag.withDefault("memory")
+  ),
+  table: Flag.String("table").pipe(
+    Flag.withDescription("The DynamoDB table, in AWS unless there is an endpoint; without either, DynamoDB Local runs"),
+    Flag.withDefault(undefined)
+  ),
+  endpoint: Flag.String("endpoint").pipe(
+    Flag.withDescription("The URL of a DynamoDB, such as http://localhost:8000; the table is created if it is missing"),
+    Flag.withDefault(undefined)
+  )
+}
+
+export class WrongFlags extends Data.TaggedError("WrongFlags")<{ readonly message: string }> {}
+
+/** The Layer that the flags choose. */
+export const layerBackend = ({ backend, ...choice }: Choice & { readonly backend: Name }): Backend => {
+  if (backend !== "dynamodb" && (choice.table ?? choice.endpoint) !== undefined) {
+    return Layer.effectDiscard(
+      new WrongFlags({ message: "--table and --endpoint go with --backend dynamodb" })
+    ) as never
+  }
+  return backends[backend](choice)
+}

@@ -24,7 +24,7 @@ import {
 } from "effect"
 import { CliError, Command, Flag } from "effect/cli"
 import { VersionedStore } from "effect-versioned-store"
-import { backendNames, backends } from "./backends.ts"
+import { backendFlags, layerBackend } from "./backends.ts"
 
 const lease = Duration.millis(500)
 
@@ -223,12 +223,9 @@ const command = Command.make(
       Flag.withDescription("How many workers share the work, from 1 to 1000; by default 16"),
       Flag.withDefault(16)
     ),
-    backend: Flag.Literals("backend", backendNames).pipe(
-      Flag.withDescription("Where the records are kept; by default memory"),
-      Flag.withDefault("memory")
-    )
+    ...backendFlags
   },
-  ({ backend, dir, workers }) =>
+  ({ dir, workers, ...choice }) =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem
       if (!(yield* fs.exists(dir))) return yield* new CliError.UserError({ cause: `There is no folder ${dir}` })
@@ -268,7 +265,7 @@ const command = Command.make(
           `${total.lines} lines, ${total.bytes} bytes.`
       )
     }).pipe(
-      Effect.provide(backends[backend]),
+      Effect.provide(layerBackend(choice)),
       Effect.mapError((error) =>
         error._tag === "UserError" ? error : new CliError.UserError({ cause: `${error._tag}: ${error.message}` })
       )

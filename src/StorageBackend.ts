@@ -14,7 +14,9 @@ import * as Base64Url from "effect/encoding/Base64Url"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
+import { backoff } from "./internal/backoff.ts"
 import * as Cursor from "./internal/cursor.ts"
+import * as Telemetry from "./internal/telemetry.ts"
 import { byteLength, isLongerThan } from "./internal/utf8.ts"
 import { withoutStack } from "./internal/withoutStack.ts"
 import * as StorageError from "./StorageError.ts"
@@ -162,10 +164,7 @@ export const maxVersion = Number.MAX_SAFE_INTEGER
  * export const atMostThrice = StorageBackend.defaultRetrySchedule.pipe(Schedule.upTo({ times: 3 }))
  * ```
  */
-export const defaultRetrySchedule: Schedule.Schedule<unknown> = Schedule.min([
-  Schedule.exponential("25 millis"),
-  Schedule.spaced("1 second")
-]).pipe(Schedule.jittered, Schedule.upTo({ times: 10 }))
+export const defaultRetrySchedule: Schedule.Schedule<unknown> = backoff("25 millis", 10)
 
 // -----------------------------------------------------------------------------
 // Writing a backend
@@ -239,6 +238,11 @@ export interface Primitives {
   /** What is stored, expired or not; strongly consistent. */
   readonly read: (key: StorageKey.StorageKey) => Effect.Effect<StoredRecord | undefined, StorageError.Backend>
 
+  /** What `get` reads instead, where that may be stale. */
+  readonly readEventually?: (
+    key: StorageKey.StorageKey
+  ) => Effect.Effect<StoredRecord | undefined, StorageError.Backend>
+
   /** Writes one version above what is stored, expired or not; refuses where that has `maxVersion`. */
   readonly put: (
     key: StorageKey.StorageKey,
@@ -275,6 +279,11 @@ export interface MakeOptions {
   readonly maxDataBytes?: number | undefined
   /** How a transient failure is retried. */
   readonly retrySchedule?: Schedule.Schedule<unknown, StorageError.Backend> | undefined
+  /**
+   * For an engine across a network: a span for each operation and counters of requests, retries, ambiguous attempts and
+   * conflicts, named by OpenTelemetry's conventions for databases. In memory they would cost more than the operations.
+   */
+  readonly telemetry?: { readonly system: string; readonly collection: string } | undefined
 }
 
 /**
@@ -367,8 +376,23 @@ export const isAsExpected = (current: StoredRecord | undefined, expected: Expect
  * ```
  */
 export const make = (primitives: Primitives, options: MakeOptions = {}): StorageBackend["Service"] => {
-  const { maxDataBytes = defaultMaxDataBytes, retrySchedule = defaultRetrySchedule } = options
+  const { retrySchedule = defaultRetrySchedule } = options
+  if (options.telemetry === undefined) return makeService(primitives, { ...options, retrySchedule })
+  const telemetry = Telemetry.make(options.telemetry)
+  return telemetry.service(
+    makeService(telemetry.primitives(primitives), { ...options, retrySchedule: telemetry.schedule(retrySchedule) })
+  )
+}
+
+const makeService = (
+  primitives: Primitives,
+  {
+    maxDataBytes = defaultMaxDataBytes,
+    retrySchedule
+  }: MakeOptions & { readonly retrySchedule: NonNullable<MakeOptions["retrySchedule"]> }
+): StorageBackend["Service"] => {
   const nextWriteId = makeWriteIds()
+  const readForGet = primitives.readEventually ?? primitives.read
 
   const checkData = (key: StorageKey.StorageKey, data: string) => {
     if (typeof data !== "string") return new StorageError.InvalidData({ key, description: "is not a string" })
@@ -468,7 +492,7 @@ export const make = (primitives: Primitives, options: MakeOptions = {}): Storage
     get: (key) =>
       Effect.withFiber((fiber) =>
         Effect.flatMapEager(
-          read("get", () => primitives.read(key)),
+          read("get", () => readForGet(key)),
           (stored) =>
             stored === undefined || isExpired(stored, nowSeconds(fiber))
               ? Effect.fail(recordNotFound(key))

@@ -105,8 +105,9 @@ export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect
 
 /**
  * A write was refused for its size, and nothing was written. `resource` says which limit it met: the bytes of UTF-8 of
- * one record's data (`RecordBytes`), the records or bytes that the whole store may hold (`StoreRecords`,
- * `StoreBytes`), or the versions that one record may have (`Versions`).
+ * one record's data (`RecordBytes`), those of a whole item with what other programs keep in it (`ItemBytes`, where
+ * `actual` counts the data alone), the records or bytes that the store may hold (`StoreRecords`, `StoreBytes`), or the
+ * versions that one record may have (`Versions`).
  *
  * @example
  * ```ts
@@ -129,7 +130,7 @@ export class CapacityExceeded extends Schema.TaggedError<CapacityExceeded>("effe
   "CapacityExceeded",
   {
     key: StorageKey,
-    resource: Schema.Literals(["RecordBytes", "StoreRecords", "StoreBytes", "Versions"]),
+    resource: Schema.Literals(["RecordBytes", "ItemBytes", "StoreRecords", "StoreBytes", "Versions"]),
     limit: Schema.Finite,
     actual: Schema.Finite
   }
@@ -146,6 +147,8 @@ const capacityMessages = {
     `Writing ${key} would make ${actual} records, and the store holds at most ${limit}`,
   StoreBytes: ({ actual, key, limit }: CapacityExceeded) =>
     `Writing ${key} would make ${actual} bytes, and the store holds at most ${limit}`,
+  ItemBytes: ({ actual, key, limit }: CapacityExceeded) =>
+    `The item of ${key} would take more than ${limit} bytes: ${actual} are the data's, and attributes of others the rest`,
   Versions: ({ key, limit }: CapacityExceeded) =>
     `The record at ${key} has had its last version, ${limit}: delete it and create it anew`
 }

@@ -18,6 +18,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
+import { backoff } from "./internal/backoff.ts"
 import { withoutStack } from "./internal/withoutStack.ts"
 import { type ListOptions, StorageBackend, type VersionedRecord, type WriteOptions } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
@@ -180,10 +181,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> extend
  * })
  * ```
  */
-export const defaultRetrySchedule: Schedule.Schedule<unknown> = Schedule.min([
-  Schedule.exponential("10 millis"),
-  Schedule.spaced("1 second")
-]).pipe(Schedule.jittered, Schedule.upTo({ times: 10 }))
+export const defaultRetrySchedule: Schedule.Schedule<unknown> = backoff("10 millis", 10)
 
 /**
  * Whether a value is a `VersionedStore`.

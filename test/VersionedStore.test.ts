@@ -6,7 +6,7 @@ import { make as makeBackend, type Primitives, StorageBackend } from "../src/Sto
 import { VersionConflict } from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import * as VersionedStore from "../src/VersionedStore.ts"
-import { layerPlantable } from "./testing/plantable.ts"
+import { layerPlantable } from "./support/plantable.ts"
 
 const Order = Schema.Struct({ total: Schema.Number, paid: Schema.Boolean })
 const order = { total: 10, paid: false }

@@ -6,7 +6,7 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
-import { layerPlantable, plant } from "../testing/plantable.ts"
+import { layerPlantable, plant } from "../support/plantable.ts"
 
 StorageContract.suite("InMemory", layerPlantable(), { plant })
 

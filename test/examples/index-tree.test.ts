@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, describe, it } from "@effect/vitest"
+import { inject } from "vitest"
 
 const root = join(import.meta.dirname, "../..")
 const folder = mkdtempSync(join(tmpdir(), "index-tree-"))
@@ -27,6 +28,17 @@ describe("index-tree", () => {
     assert.isAbove(told("late completions refused"), 0)
     assert.match(stdout, /A plain sequential walk finds the same \d+ files/)
   }, 60_000)
+
+  const endpoint = inject("dynamoDbEndpoint")
+  it.skipIf(endpoint === undefined)(
+    "does so on DynamoDB",
+    () => {
+      const { status, stderr, stdout } = run("--backend", "dynamodb", "--endpoint", endpoint ?? "", "--dir", "src")
+      assert.strictEqual(status, 0, stderr)
+      assert.match(stdout, /A plain sequential walk finds the same \d+ files/)
+    },
+    60_000
+  )
 
   it("takes paths of any length and files of any content", () => {
     const deep = join(folder, "deep", ...Array.from({ length: 12 }, () => "é".repeat(60)))
@@ -54,6 +66,7 @@ describe("index-tree", () => {
     assert.include(run("--workers", "0").stderr, "between 1 and 1000")
     assert.include(run("--backend", "paper").stderr, '"memory"')
     assert.strictEqual(run("--backend", "paper").status, 1)
+    assert.include(run("--table", "t").stderr, "--table and --endpoint go with --backend dynamodb")
     assert.include(run("--help").stdout, "--backend")
   })
 })

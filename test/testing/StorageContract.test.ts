@@ -6,7 +6,7 @@ import { type Expected, isExpired, type Primitives, type Refused, type StoredRec
 import { InvalidCursor } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
-import { layerPlantable, plant } from "./plantable.ts"
+import { layerPlantable, plant } from "../support/plantable.ts"
 
 /** Changes the record that a refusal carries. */
 const refusedWith =

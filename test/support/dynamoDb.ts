@@ -1,0 +1,47 @@
+import { type AttributeValue, DynamoDBClient, PutItemCommand } from "@aws-sdk/client-dynamodb"
+import { Effect, Layer } from "effect"
+import { inject } from "vitest"
+import * as DynamoDb from "../../src/backend/DynamoDb.ts"
+import type { StoredRecord } from "../../src/StorageBackend.ts"
+import type { StorageKey } from "../../src/StorageKey.ts"
+
+export const endpoint = inject("dynamoDbEndpoint")
+
+/** How a client reaches the DynamoDB under test. DynamoDB Local takes any credentials, but wants some. */
+export const clientConfig = {
+  endpoint: endpoint ?? "",
+  region: process.env.AWS_REGION ?? "us-east-1",
+  ...(process.env.AWS_ACCESS_KEY_ID === undefined
+    ? { credentials: { accessKeyId: "local", secretAccessKey: "local" } }
+    : {})
+}
+
+export const newTableName = () => `test-${crypto.randomUUID()}`
+
+export const layerClient = DynamoDb.layerClient(clientConfig)
+
+/** A backend on a table of its own, and its client. */
+export const layerTable = (options: DynamoDb.Options) =>
+  DynamoDb.layer(options).pipe(
+    Layer.provideMerge(Layer.effectDiscard(DynamoDb.ensureTable(options))),
+    Layer.provideMerge(layerClient)
+  )
+
+/** Puts an item into the table as another program would. */
+export const putItem = (tableName: string, item: Record<string, AttributeValue>) =>
+  Effect.flatMap(DynamoDb.Client, (client) =>
+    Effect.promise(() => client.send(new PutItemCommand({ TableName: tableName, Item: item })))
+  )
+
+export const plant = (tableName: string) => (key: StorageKey, record: StoredRecord) =>
+  putItem(tableName, {
+    PK: { S: `OWNER#${key.owner}` },
+    SK: { S: `TASK#${key.id}` },
+    version: { N: String(record.version) },
+    data: { S: record.data },
+    ...(record.writeId === undefined ? {} : { write_id: { S: record.writeId } }),
+    ...(record.expiresAt === undefined ? {} : { expires_at: { N: String(record.expiresAt) } })
+  })
+
+/** A client of the user's own, with the retries that the AWS SDK has by default. */
+export const newClient = () => new DynamoDBClient(clientConfig)
