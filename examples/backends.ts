@@ -1,11 +1,11 @@
 import { Data, Effect, Layer } from "effect"
-import { Flag } from "effect/cli"
+import { CliError, Flag } from "effect/cli"
 import { InMemory, type StorageBackend } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
 import * as DynamoDbLocal from "./DynamoDbLocal.ts"
 
-/** What the flags of the backends say. */
-interface Choice {
+/** What the flags of a backend say. */
+interface Settings {
   readonly table: string | undefined
   readonly endpoint: string | undefined
 }
@@ -16,7 +16,7 @@ type Backend = Layer.Layer<StorageBackend.StorageBackend, { readonly _tag: strin
 const backends = {
   memory: () => InMemory.layer,
 
-  dynamodb: ({ endpoint, table }: Choice) => {
+  dynamodb: ({ endpoint, table }: Settings) => {
     if (table !== undefined && endpoint === undefined) {
       return DynamoDb.layer({ tableName: table }).pipe(Layer.provide(DynamoDb.layerClient()))
     }
@@ -31,7 +31,7 @@ const backends = {
       )
     )
   }
-} satisfies Record<string, (choice: Choice) => Backend>
+} satisfies Record<string, (settings: Settings) => Backend>
 
 /** DynamoDB Local takes any region and credentials, but wants some. */
 const localDefaults = {
@@ -44,6 +44,11 @@ const localDefaults = {
 type Name = keyof typeof backends
 
 const names = Object.keys(backends) as ReadonlyArray<Name>
+
+/** What the flags choose. */
+interface Choice extends Settings {
+  readonly backend: Name
+}
 
 /** The flags that choose a backend. */
 export const backendFlags = {
@@ -64,11 +69,30 @@ export const backendFlags = {
 export class WrongFlags extends Data.TaggedError("WrongFlags")<{ readonly message: string }> {}
 
 /** The Layer that the flags choose. */
-export const layerBackend = ({ backend, ...choice }: Choice & { readonly backend: Name }): Backend => {
-  if (backend !== "dynamodb" && (choice.table ?? choice.endpoint) !== undefined) {
+export const layerBackend = ({ backend, ...settings }: Choice): Backend => {
+  if (backend !== "dynamodb" && (settings.table ?? settings.endpoint) !== undefined) {
     return Layer.effectDiscard(
       new WrongFlags({ message: "--table and --endpoint go with --backend dynamodb" })
     ) as never
   }
-  return backends[backend](choice)
+  return backends[backend](settings)
 }
+
+/** The choice as several processes can make it: a DynamoDB Local that only one would see is started here, for all. */
+export const share = Effect.fnUntraced(function* (choice: Choice) {
+  if (choice.backend === "memory") {
+    return yield* new WrongFlags({ message: "Memory is of one process alone: choose another --backend" })
+  }
+  return choice.table === undefined && choice.endpoint === undefined
+    ? { ...choice, endpoint: yield* DynamoDbLocal.start }
+    : choice
+})
+
+/** The flags that another process makes the same choice by. */
+export const flagsOf = (choice: Choice): ReadonlyArray<string> =>
+  Object.entries(choice).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, value]))
+
+/** An error as the command line shows it, without a stack trace. */
+export const asUserError = Effect.mapError((error: { readonly _tag: string; readonly message: string }) =>
+  error instanceof CliError.UserError ? error : new CliError.UserError({ cause: `${error._tag}: ${error.message}` })
+)

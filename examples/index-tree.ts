@@ -24,7 +24,7 @@ import {
 } from "effect"
 import { CliError, Command, Flag } from "effect/cli"
 import { VersionedStore } from "effect-versioned-store"
-import { backendFlags, layerBackend } from "./backends.ts"
+import { asUserError, backendFlags, layerBackend } from "./backends.ts"
 
 const lease = Duration.millis(500)
 
@@ -264,12 +264,7 @@ const command = Command.make(
         `A plain sequential walk finds the same ${total.files} files, each indexed once: ` +
           `${total.lines} lines, ${total.bytes} bytes.`
       )
-    }).pipe(
-      Effect.provide(layerBackend(choice)),
-      Effect.mapError((error) =>
-        error._tag === "UserError" ? error : new CliError.UserError({ cause: `${error._tag}: ${error.message}` })
-      )
-    )
+    }).pipe(Effect.provide(layerBackend(choice)), asUserError)
 ).pipe(
   Command.withDescription("Indexes the files of a folder with many workers that coordinate only through the store")
 )

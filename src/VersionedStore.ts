@@ -4,21 +4,19 @@
  * Every change of a record is a compare-and-set on what was read, wrapped in a retry schedule: of any number of fibers,
  * processes and machines that change one record at once, each change is made on the outcome of the one before.
  */
-import * as Clock from "effect/Clock"
 import type * as DateTime from "effect/DateTime"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Pipeable from "effect/Pipeable"
 import { hasProperty } from "effect/Predicate"
-import * as Pull from "effect/Pull"
 import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
+import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
 import { backoff } from "./internal/backoff.ts"
+import { goneMeanwhile, retryConflicts } from "./internal/conflicts.ts"
 import { withoutStack } from "./internal/withoutStack.ts"
 import { type ListOptions, StorageBackend, type VersionedRecord, type WriteOptions } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
@@ -284,7 +282,7 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
       })
     )
 
-  /** The loop behind every update. `missing` says what there being no record comes to, before and at the write. */
+  /** What is behind every update. `missing` says what there being no record comes to, before and at the write. */
   const change = Effect.fnUntraced(function* <B, E1 extends StorageError.RecordNotFound, E2, R>(
     key: Key,
     missing: (error: StorageError.RecordNotFound) => Effect.Effect<undefined, E1>,
@@ -292,32 +290,21 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
     { expiresAt, retrySchedule = options.retrySchedule ?? defaultRetrySchedule }: UpdateOptions = {}
   ) {
     const located = yield* locate(key)
-    let carried: VersionedRecord | undefined
-    let step: Step | undefined
-    for (;;) {
-      const current = carried ?? (yield* Effect.catchTag(backend.get(located), "RecordNotFound", missing))
-      const value = current === undefined ? Option.none() : Option.some((yield* decode(current)).value)
-      const [result, next] = yield* f(value)
-      const written = yield* swap(located, next, current, expiresAt).pipe(
-        Effect.catchTag("RecordNotFound", (error) =>
-          Effect.andThen(missing(error), Effect.fail(goneMeanwhile(located, current)))
-        ),
-        Effect.result
-      )
-      if (Result.isSuccess(written)) return { result, record: written.success }
-      const conflict = written.failure
-      if (conflict._tag !== "VersionConflict") return yield* Effect.fail(conflict)
-
-      const isFirst = step === undefined
-      step ??= yield* Schedule.toStep(retrySchedule)
-      const [, delay] = yield* step(yield* Clock.currentTimeMillis, conflict).pipe(
-        Pull.catchDone(() => Effect.fail(conflict))
-      )
-      // After a sleep the record that the conflict carried is stale.
-      const waits = !isFirst && !Duration.isZero(delay)
-      if (waits) yield* Effect.sleep(delay)
-      carried = waits ? undefined : conflict.current
-    }
+    return yield* retryConflicts(
+      retrySchedule,
+      Effect.fnUntraced(function* (carried) {
+        const current = carried ?? (yield* Effect.catchTag(backend.get(located), "RecordNotFound", missing))
+        const value = current === undefined ? Option.none() : Option.some((yield* decode(current)).value)
+        const [result, next] = yield* f(value)
+        return yield* swap(located, next, current, expiresAt).pipe(
+          Effect.catchTag("RecordNotFound", (error) =>
+            Effect.andThen(missing(error), Effect.fail(goneMeanwhile(located, current)))
+          ),
+          Effect.map((record) => Result.succeed({ result, record })),
+          Effect.catchIf(isConflict, (conflict) => Effect.succeed(Result.fail(conflict)))
+        )
+      })
+    )
   })
 
   const modifyEffect: Self["modifyEffect"] = (key, f, options) =>
@@ -384,15 +371,10 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
   return self
 })
 
-type Step = (
-  now: number,
-  conflict: StorageError.VersionConflict
-) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
-
 const twice = <A>(value: A): readonly [A, A] => [value, value]
 
-const goneMeanwhile = (key: StorageKey.StorageKey, expected: VersionedRecord | undefined) =>
-  new StorageError.VersionConflict({ key, expected: expected?.version ?? 0, actual: 0, current: undefined })
+const isConflict = (error: unknown): error is StorageError.VersionConflict =>
+  error instanceof StorageError.VersionConflict
 
 const isDataFirst = (args: IArguments) => isVersionedStore(args[0])
 

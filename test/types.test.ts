@@ -12,10 +12,13 @@ import type {
   VersionConflict
 } from "../src/StorageError.ts"
 import type { InvalidKey } from "../src/StorageKey.ts"
+import type * as TaskError from "../src/task/TaskError.ts"
+import type * as TaskStore from "../src/task/TaskStore.ts"
 import type * as VersionedStore from "../src/VersionedStore.ts"
 
 type ErrorOf<F> = F extends (...args: never) => Effect.Effect<unknown, infer E, unknown> ? E : never
 type Service = StorageBackend.StorageBackend["Service"]
+type Tasks = TaskStore.TaskStore["Service"]
 type Orders = VersionedStore.VersionedStore<{ readonly total: number }, "decoding", "encoding">
 
 // The compiler checks these; running them checks nothing more.
@@ -49,6 +52,33 @@ describe("error channels", () => {
     expectTypeOf<ErrorOf<Orders["list"]>>().toEqualTypeOf<Read | InvalidCursor>()
     expectTypeOf<ReturnType<Orders["stream"]>>().toEqualTypeOf<
       Stream.Stream<VersionedStore.Record<{ readonly total: number }>, Read, "decoding">
+    >()
+  })
+
+  it("of TaskStore hold what each operation can raise, and no more", () => {
+    type Access = InvalidKey | TaskError.AnonymousOwner | Backend
+    type Read = Access | TaskError.TaskNotFound
+    type Change = Read | TaskError.TaskExpired | TaskError.ConcurrentModification | CapacityExceeded
+    type Transition = Change | TaskError.InvalidTransition
+    expectTypeOf<ErrorOf<Tasks["create"]>>().toEqualTypeOf<
+      Access | TaskError.TooManyTasks | TaskError.TtlTooLong | TaskError.ConcurrentModification | CapacityExceeded
+    >()
+    expectTypeOf<ErrorOf<Tasks["get"]>>().toEqualTypeOf<Read>()
+    expectTypeOf<ErrorOf<Tasks["updateStatus"]>>().toEqualTypeOf<Transition>()
+    expectTypeOf<ErrorOf<Tasks["setVariables"]>>().toEqualTypeOf<
+      Change | TaskError.VariablesTooLarge | TaskError.InvalidVariables
+    >()
+    expectTypeOf<ErrorOf<Tasks["getResult"]>>().toEqualTypeOf<Read | TaskError.TaskNotReady>()
+    expectTypeOf<ErrorOf<Tasks["completeWithResult"]>>().toEqualTypeOf<Transition>()
+    expectTypeOf<ErrorOf<Tasks["recordInputRequests"]>>().toEqualTypeOf<Transition | TaskError.InputKeyReused>()
+    expectTypeOf<ErrorOf<Tasks["deliverInputs"]>>().toEqualTypeOf<Transition>()
+    expectTypeOf<ErrorOf<Tasks["list"]>>().toEqualTypeOf<Access | InvalidCursor>()
+    expectTypeOf<ErrorOf<Tasks["remove"]>>().toEqualTypeOf<Read | TaskError.ConcurrentModification | CapacityExceeded>()
+    expectTypeOf<ErrorOf<Tasks["awaitTerminal"]>>().toEqualTypeOf<
+      Read | TaskError.TaskExpired | TaskError.TaskNotReady
+    >()
+    expectTypeOf<typeof TaskStore.layer>().toEqualTypeOf<
+      Layer.Layer<TaskStore.TaskStore, never, StorageBackend.StorageBackend>
     >()
   })
 

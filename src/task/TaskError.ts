@@ -1,0 +1,282 @@
+/**
+ * What can go wrong with a task, beside what can go wrong with any stored record (`Backend` and `CapacityExceeded`, and
+ * `InvalidKey` for an owner that can't be).
+ */
+import * as Schema from "effect/Schema"
+import { Status } from "./Task.ts"
+
+/**
+ * The owner has no such task. Another owner's task looks the same, in every field and in the requests that it took.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = TaskStore.TaskStore.use((tasks) => tasks.get({ ownerId: "alice", taskId: "1" })).pipe(
+ *   Effect.catchTag("TaskNotFound", (error) => Effect.succeed(error.message))
+ * )
+ * const layer = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
+ * assert.strictEqual(Effect.runSync(program.pipe(Effect.provide(layer))), "There is no task 1")
+ * ```
+ */
+export class TaskNotFound extends Schema.TaggedError<TaskNotFound>("effect-versioned-store/TaskNotFound")(
+  "TaskNotFound",
+  { taskId: Schema.String }
+) {
+  override get message(): string {
+    return `There is no task ${this.taskId}`
+  }
+}
+
+/**
+ * The task has expired, and can only be read any more.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const tasks = yield* TaskStore.TaskStore
+ *   const { task } = yield* tasks.create({ ownerId: "alice", requestMethod: "tools/call", ttl: 0 })
+ *   return yield* Effect.flip(tasks.cancel({ ownerId: "alice", taskId: task.taskId }))
+ * })
+ * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
+ * assert.strictEqual(error._tag, "TaskExpired")
+ * ```
+ */
+export class TaskExpired extends Schema.TaggedError<TaskExpired>("effect-versioned-store/TaskExpired")("TaskExpired", {
+  taskId: Schema.String,
+  expiredAt: Schema.DateTimeUtc
+}) {
+  override get message(): string {
+    return `Task ${this.taskId} expired at ${this.expiredAt}`
+  }
+}
+
+/**
+ * The task can't go from the status that it has to another, or what was asked is not for a task in that status.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const tasks = yield* TaskStore.TaskStore
+ *   const { task } = yield* tasks.create({ ownerId: "alice", requestMethod: "tools/call" })
+ *   const key = { ownerId: "alice", taskId: task.taskId }
+ *   yield* tasks.cancel(key)
+ *   return yield* Effect.flip(tasks.updateStatus(key, "working"))
+ * })
+ * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
+ * assert.ok(error._tag === "InvalidTransition" && error.from === "cancelled" && error.to === "working")
+ * ```
+ */
+export class InvalidTransition extends Schema.TaggedError<InvalidTransition>(
+  "effect-versioned-store/InvalidTransition"
+)("InvalidTransition", { taskId: Schema.String, from: Status, to: Status }) {
+  override get message(): string {
+    return this.from === this.to
+      ? `Task ${this.taskId} is ${this.from} already`
+      : `Task ${this.taskId} is ${this.from}, and can't become ${this.to}`
+  }
+}
+
+/**
+ * The task has not reached a terminal status.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const tasks = yield* TaskStore.TaskStore
+ *   const { task } = yield* tasks.create({ ownerId: "alice", requestMethod: "tools/call" })
+ *   return yield* Effect.flip(tasks.getResult({ ownerId: "alice", taskId: task.taskId }))
+ * })
+ * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
+ * assert.ok(error._tag === "TaskNotReady" && error.status === "working")
+ * ```
+ */
+export class TaskNotReady extends Schema.TaggedError<TaskNotReady>("effect-versioned-store/TaskNotReady")(
+  "TaskNotReady",
+  { taskId: Schema.String, status: Status }
+) {
+  override get message(): string {
+    return `Task ${this.taskId} is ${this.status}, and has no result yet`
+  }
+}
+
+/**
+ * The owner has as many tasks as one may have: cancel and remove some, or wait for them to expire.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = TaskStore.TaskStore.use((tasks) =>
+ *   Effect.flip(tasks.create({ ownerId: "alice", requestMethod: "tools/call" }))
+ * )
+ * const layer = TaskStore.layerWith({ maxTasksPerOwner: 0 }).pipe(Layer.provide(InMemory.layer))
+ * assert.strictEqual(Effect.runSync(program.pipe(Effect.provide(layer)))._tag, "TooManyTasks")
+ * ```
+ */
+export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versioned-store/TooManyTasks")(
+  "TooManyTasks",
+  { limit: Schema.Finite }
+) {
+  override get message(): string {
+    return `The owner has ${this.limit} tasks, and no more are allowed: remove some, or wait for them to expire`
+  }
+}
+
+/**
+ * A task was to live longer than is allowed. Both are milliseconds.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = TaskStore.TaskStore.use((tasks) =>
+ *   Effect.flip(tasks.create({ ownerId: "alice", requestMethod: "tools/call", ttl: "2 days" }))
+ * )
+ * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
+ * assert.strictEqual(error.message, "A time to live of 172800000 ms was asked for, and at most 86400000 ms are allowed")
+ * ```
+ */
+export class TtlTooLong extends Schema.TaggedError<TtlTooLong>("effect-versioned-store/TtlTooLong")("TtlTooLong", {
+  ttl: Schema.Number,
+  limit: Schema.Number
+}) {
+  override get message(): string {
+    return `A time to live of ${this.ttl} ms was asked for, and at most ${this.limit} ms are allowed`
+  }
+}
+
+/**
+ * The variables of a task, merged, would take more bytes of JSON than are allowed.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { TaskError } from "effect-versioned-store"
+ *
+ * const error = new TaskError.VariablesTooLarge({ taskId: "1", limit: 100, actual: 120 })
+ * assert.strictEqual(error.message, "The variables of task 1 would take 120 bytes, and at most 100 are allowed")
+ * ```
+ */
+export class VariablesTooLarge extends Schema.TaggedError<VariablesTooLarge>(
+  "effect-versioned-store/VariablesTooLarge"
+)("VariablesTooLarge", { taskId: Schema.String, limit: Schema.Finite, actual: Schema.Finite }) {
+  override get message(): string {
+    return `The variables of task ${this.taskId} would take ${this.actual} bytes, and at most ${this.limit} are allowed`
+  }
+}
+
+/**
+ * A variable is nested too deeply, has too long a string, or is no JSON. `path` leads to it.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { TaskError } from "effect-versioned-store"
+ *
+ * const error = new TaskError.InvalidVariables({ taskId: "1", path: ["a", "0"], problem: "TooDeep" })
+ * assert.strictEqual(error.message, "The variable a.0 of task 1 is nested too deeply")
+ * ```
+ */
+export class InvalidVariables extends Schema.TaggedError<InvalidVariables>("effect-versioned-store/InvalidVariables")(
+  "InvalidVariables",
+  {
+    taskId: Schema.String,
+    path: Schema.Array(Schema.String),
+    problem: Schema.Literals(["TooDeep", "StringTooLong", "NotJson"])
+  }
+) {
+  override get message(): string {
+    return `The variable ${this.path.join(".")} of task ${this.taskId} ${problems[this.problem]}`
+  }
+}
+
+const problems = {
+  TooDeep: "is nested too deeply",
+  StringTooLong: "is too long a string",
+  NotJson: "is no JSON"
+}
+
+/**
+ * A key of an input request was used before in the task's life.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { TaskError } from "effect-versioned-store"
+ *
+ * const error = new TaskError.InputKeyReused({ taskId: "1", key: "name" })
+ * assert.strictEqual(error.message, "Task 1 has asked for an input name before")
+ * ```
+ */
+export class InputKeyReused extends Schema.TaggedError<InputKeyReused>("effect-versioned-store/InputKeyReused")(
+  "InputKeyReused",
+  { taskId: Schema.String, key: Schema.String }
+) {
+  override get message(): string {
+    return `Task ${this.taskId} has asked for an input ${this.key} before`
+  }
+}
+
+/**
+ * Tasks are for owners who are known: neither nobody nor `local`, unless the store allows it.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = TaskStore.TaskStore.use((tasks) =>
+ *   Effect.flip(tasks.create({ ownerId: "local", requestMethod: "tools/call" }))
+ * )
+ * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
+ * assert.strictEqual(error._tag, "AnonymousOwner")
+ * ```
+ */
+export class AnonymousOwner extends Schema.TaggedError<AnonymousOwner>("effect-versioned-store/AnonymousOwner")(
+  "AnonymousOwner",
+  {}
+) {
+  override get message(): string {
+    return "Anonymous owners have no tasks here: sign in, or allow them with allowAnonymous"
+  }
+}
+
+/**
+ * Others changed the task, or the owner's tasks, again and again, until the retry schedule was spent.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { TaskError } from "effect-versioned-store"
+ *
+ * const error = new TaskError.ConcurrentModification({ taskId: "1" })
+ * assert.strictEqual(error.message, "Task 1 was changed by others again and again: try again")
+ * ```
+ */
+export class ConcurrentModification extends Schema.TaggedError<ConcurrentModification>(
+  "effect-versioned-store/ConcurrentModification"
+)("ConcurrentModification", { taskId: Schema.String }) {
+  override get message(): string {
+    return `Task ${this.taskId} was changed by others again and again: try again`
+  }
+}
