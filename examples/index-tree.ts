@@ -28,6 +28,12 @@ import { asUserError, backendFlags, layerBackend } from "./backends.ts"
 
 const lease = Duration.millis(500)
 
+/** The summary is what all workers change at once: a conflict is retried for a minute, rather than a number of times. */
+const untilItLands = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("1 second")]).pipe(
+  Schedule.jittered,
+  Schedule.upTo({ duration: "1 minute" })
+)
+
 // --- records ------------------------------------------------------------------
 
 const Contents = Schema.Struct({ lines: Schema.Int, bytes: Schema.Int, sha256: Schema.String })
@@ -132,7 +138,7 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
         lines: lines + contents.lines,
         bytes: bytes + contents.bytes
       }),
-      { retrySchedule: Schedule.tap(VersionedStore.defaultRetrySchedule, () => Effect.sync(() => counts.retries++)) }
+      { retrySchedule: Schedule.tap(untilItLands, () => Effect.sync(() => counts.retries++)) }
     )
   })
 
