@@ -632,12 +632,18 @@ const makeWriteIds = (): (() => string) => {
 const succeeded = <A, E>(effect: Effect.Effect<A, E>): effect is Exit.Success<A, never> =>
   Exit.isExit(effect) && Exit.isSuccess(effect)
 
+/** Another client may have written a time that no date can have: it comes after all that can. */
+const toDate = (seconds: number): DateTime.Utc => DateTime.makeUnsafe(Math.min(seconds * 1000, lastMillisecond))
+
+/** The last that a date can have (ECMAScript's "Time Values and Time Range"). */
+const lastMillisecond = 8.64e15
+
 const toRecord = (key: StorageKey.StorageKey, stored: StoredRecord): VersionedRecord => ({
   key,
   data: stored.data,
   version: stored.version,
   writeId: stored.writeId,
-  expiresAt: stored.expiresAt === undefined ? undefined : DateTime.makeUnsafe(stored.expiresAt * 1000)
+  expiresAt: stored.expiresAt === undefined ? undefined : toDate(stored.expiresAt)
 })
 
 const refused = (current: StoredRecord | undefined): Refused => ({ _tag: "Refused", current })

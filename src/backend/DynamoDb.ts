@@ -133,9 +133,6 @@ const S = (value: string): AttributeValue => ({ S: value })
 /** DynamoDB's own limit of an item, keys, names and attributes of other programs included. */
 const maxItemBytes = 400 * 1024
 
-/** The last second that a date can have. */
-const lastSecond = 8.64e12
-
 // -----------------------------------------------------------------------------
 // The backend
 // -----------------------------------------------------------------------------
@@ -162,7 +159,7 @@ const parse = ({ names, tableName }: Layout, item: Item): Effect.Effect<StorageB
     version,
     writeId: writeId?.S,
     // One that is no number expires never, as in DynamoDB's conditions and its Time to Live.
-    expiresAt: expiresAt === undefined ? undefined : Math.max(-lastSecond, Math.min(lastSecond, Number(expiresAt)))
+    expiresAt: expiresAt === undefined ? undefined : Number(expiresAt)
   })
 }
 

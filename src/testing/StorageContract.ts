@@ -372,6 +372,21 @@ export const cases = <R, RIn>(
     })
   )
 
+  planted(
+    "a record that another client wrote with an expiry beyond all dates is there, and can be changed",
+    Effect.fnUntraced(function* (backend, plant, owner) {
+      const key = keyOf(owner, "a")
+      for (const expiresAt of [8.64e12, 8.64e12 + 1, Number.MAX_SAFE_INTEGER]) {
+        yield* plant(key, { data: "theirs", version: 1, writeId: undefined, expiresAt })
+        const read = yield* backend.get(key)
+        assert.strictEqual(read.expiresAt?.epochMilliseconds, 8.64e15)
+        yield* failsWith(backend.putIfVersion(key, "ours", 0), "VersionConflict")
+        assert.strictEqual((yield* backend.putIfVersion(key, "ours", read, read)).version, 2)
+        yield* backend.deleteIfVersion(key, 2)
+      }
+    })
+  )
+
   example(
     "of many writers that expect the same version exactly one wins",
     Effect.fnUntraced(function* (backend, owner) {

@@ -1,28 +1,40 @@
-/** A process of its own that increments one record in a table so many times. */
+/** A process of its own, of which so many fibers increment one record, each so many times. */
+import { monitorEventLoopDelay } from "node:perf_hooks"
 import { Effect, Layer, Schedule, Schema } from "effect"
 import * as DynamoDb from "../../src/backend/DynamoDb.ts"
+import * as Sqlite from "../../src/backend/Sqlite.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
 
-const [endpoint, region, tableName = "", owner = "", times] = process.argv.slice(2)
+export interface Work {
+  readonly store: { readonly filename: string } | { readonly tableName: string; readonly client: object }
+  readonly key: VersionedStore.Key
+  readonly fibers: number
+  readonly times: number
+}
 
-const backend = DynamoDb.layer({ tableName }).pipe(
-  Layer.provide(
-    DynamoDb.layerClient({
-      ...(endpoint === undefined ? {} : { endpoint }),
-      ...(region === undefined ? {} : { region }),
-      ...(process.env.AWS_ACCESS_KEY_ID === undefined
-        ? { credentials: { accessKeyId: "local", secretAccessKey: "local" } }
-        : {})
-    })
-  )
-)
+const { fibers, key, store, times }: Work = JSON.parse(process.argv[2] ?? "")
+
+const backend =
+  "filename" in store
+    ? Sqlite.layer(store)
+    : DynamoDb.layer(store).pipe(Layer.provide(DynamoDb.layerClient(store.client)))
 
 const program = Effect.gen(function* () {
   const counters = yield* VersionedStore.make({ idPrefix: "", schema: Schema.Int })
-  const increment = counters.update({ owner, id: "counter" }, (n) => n + 1, {
+  const increment = counters.update(key, (n) => n + 1, {
     retrySchedule: Schedule.jittered(Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("1 second")]))
   })
-  yield* Effect.repeat(increment, { times: Number(times) - 1 })
+  yield* Effect.forEach(Array.from({ length: fibers }), () => Effect.repeat(increment, { times: times - 1 }), {
+    concurrency: "unbounded",
+    discard: true
+  })
 })
 
-await Effect.runPromise(Effect.provide(program, backend))
+const delay = monitorEventLoopDelay({ resolution: 1 })
+const measured = Effect.acquireUseRelease(
+  Effect.sync(() => delay.enable()),
+  () => program,
+  () => Effect.sync(() => delay.disable())
+)
+await Effect.runPromise(Effect.provide(measured, backend))
+console.log(`the event loop stopped for at most ${Math.round(delay.max / 1e6)} ms`)

@@ -1,11 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Layer } from "effect"
 import * as InMemory from "../../src/backend/InMemory.ts"
+import * as Sqlite from "../../src/backend/Sqlite.ts"
 import * as TaskStore from "../../src/task/TaskStore.ts"
 import * as TaskContract from "../../src/testing/TaskContract.ts"
 import { endpoint, layerTable, newTableName } from "../support/dynamoDb.ts"
+import { newFiles } from "../support/sqlite.ts"
 
 TaskContract.suite("InMemory", InMemory.layer)
+
+TaskContract.suite("Sqlite", Sqlite.layer({ filename: newFiles()() }))
 
 describe.skipIf(endpoint === undefined)("DynamoDb", () => {
   TaskContract.suite("DynamoDb", layerTable({ tableName: newTableName() }))

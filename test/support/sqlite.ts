@@ -1,0 +1,37 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { Effect } from "effect"
+import { afterAll } from "vitest"
+import type { StoredRecord } from "../../src/StorageBackend.ts"
+import type { StorageKey } from "../../src/StorageKey.ts"
+
+/** Names of files that are gone after the tests of a test file. */
+export const newFiles = (): (() => string) => {
+  const folder = mkdtempSync(join(tmpdir(), "sqlite-"))
+  afterAll(() => rmSync(folder, { recursive: true }))
+  return () => join(folder, `${crypto.randomUUID()}.db`)
+}
+
+/** What bare `node:sqlite` does with a file. */
+export const withDatabase = <A>(filename: string, f: (db: DatabaseSync) => A): A => {
+  const db = new DatabaseSync(filename)
+  try {
+    return f(db)
+  } finally {
+    db.close()
+  }
+}
+
+/** Puts a record into the file as another program would. */
+export const plant =
+  (filename: string) =>
+  (key: StorageKey, { data, expiresAt, version, writeId }: StoredRecord) =>
+    Effect.sync(() =>
+      withDatabase(filename, (db) =>
+        db
+          .prepare("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)")
+          .run(key.owner, key.id, version, data, writeId ?? null, expiresAt ?? null)
+      )
+    )
