@@ -16,6 +16,7 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { backoff } from "./internal/backoff.ts"
 import * as Cursor from "./internal/cursor.ts"
+import { lastMillisecond } from "./internal/lastMillisecond.ts"
 import * as Telemetry from "./internal/telemetry.ts"
 import { byteLength, isLongerThan } from "./internal/utf8.ts"
 import { withoutStack } from "./internal/withoutStack.ts"
@@ -634,9 +635,6 @@ const succeeded = <A, E>(effect: Effect.Effect<A, E>): effect is Exit.Success<A,
 
 /** Another client may have written a time that no date can have: it comes after all that can. */
 const toDate = (seconds: number): DateTime.Utc => DateTime.makeUnsafe(Math.min(seconds * 1000, lastMillisecond))
-
-/** The last that a date can have (ECMAScript's "Time Values and Time Range"). */
-const lastMillisecond = 8.64e15
 
 const toRecord = (key: StorageKey.StorageKey, stored: StoredRecord): VersionedRecord => ({
   key,

@@ -4,14 +4,15 @@
  * It stands on `node:sqlite`, which Node.js brings, and not on `@effect/sql-sqlite-node`: that has a release for Effect 3,
  * and betas of one for Effect 4 that import modules which Effect 4.1 no longer has.
  *
- * Each operation is one statement, and a write that is refused one more, to tell what is there. Calls are synchronous: a
- * write stops the event loop for as long as the disk takes to confirm it. A file that another process has locked does
- * not: it is tried again by a schedule.
+ * Each operation is one statement, and a write that is refused a transaction besides, to tell what is there. Calls are
+ * synchronous: a write stops the event loop for as long as the disk takes to confirm it. A file that another process has
+ * locked does not: it is tried again by a schedule.
  */
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as StorageBackend from "../StorageBackend.ts"
@@ -156,8 +157,9 @@ interface Row {
 const columns = "id, version, CAST(data AS BLOB) AS data, write_id, expires_at"
 
 const at = "owner = :owner AND id = :id"
+const belowLast = `version < ${StorageBackend.maxVersion}`
 const live = "(expires_at IS NULL OR expires_at > :now)"
-const range = "owner = :owner AND id >= CAST(:from AS TEXT) AND id < CAST(:to AS TEXT)"
+const range = "owner = :owner AND id >= :from AND id < CAST(:to AS TEXT)"
 const change = "version = version + 1, data = :data, write_id = :writeId, expires_at = :expiresAt"
 const insert = `INSERT INTO records VALUES (:owner, :id, 1, :data, :writeId, :expiresAt) ON CONFLICT DO UPDATE SET ${change}`
 
@@ -169,7 +171,8 @@ const toStored = ({ data, expires_at, version, write_id }: Row): StorageBackend.
 })
 
 const prepare = (db: DatabaseSync) => {
-  const update = (condition: string) => db.prepare(`UPDATE records SET ${change} WHERE ${at} AND ${condition}`)
+  const update = (condition: string) =>
+    db.prepare(`UPDATE records SET ${change} WHERE ${at} AND ${condition} AND ${belowLast}`)
   const remove = (condition: string) => db.prepare(`DELETE FROM records WHERE ${at} AND ${condition}`)
   /** By what is expected: nothing in particular, a version, a write, or the data of a record without a write id. */
   const conditions = {
@@ -180,8 +183,8 @@ const prepare = (db: DatabaseSync) => {
   }
   return {
     read: db.prepare(`SELECT ${columns} FROM records WHERE ${at}`),
-    put: db.prepare(`${insert} WHERE version < :last RETURNING version`),
-    create: db.prepare(`${insert} WHERE NOT ${live} AND version < :last RETURNING version`),
+    put: db.prepare(`${insert} WHERE ${belowLast} RETURNING version`),
+    create: db.prepare(`${insert} WHERE NOT ${live} AND ${belowLast} RETURNING version`),
     update: {
       version: update(conditions.version),
       write: update(conditions.write),
@@ -223,18 +226,12 @@ const makePrimitives = (
     return row === undefined ? undefined : toStored(row)
   }
 
-  /** A write, or what is there instead. Where that is what should have been there, it has come in between. */
-  const attempt = <A>(
-    key: StorageKey,
-    write: () => A | undefined,
-    accepts: (current: StorageBackend.StoredRecord | undefined) => boolean
-  ) =>
-    run((): A | StorageBackend.Refused => {
-      const done = write()
-      if (done !== undefined) return done
-      const current = select(key)
-      return (accepts(current) ? write() : undefined) ?? { _tag: "Refused", current }
-    })
+  /** A write, or what is there instead: seen in the transaction that has tried again, so that nothing comes in between. */
+  const attempt = <A>(key: StorageKey, write: () => A | undefined) =>
+    run(
+      (): A | StorageBackend.Refused =>
+        write() ?? transaction(db, () => write() ?? { _tag: "Refused", current: select(key) })
+    )
 
   const written = (version: number | undefined): StorageBackend.Written | undefined =>
     version === undefined ? undefined : { _tag: "Written", version }
@@ -251,55 +248,38 @@ const makePrimitives = (
     expiresAt: expiresAt ?? null
   })
 
-  const isBelowLast = (current: StorageBackend.StoredRecord | undefined) =>
-    current === undefined || current.version < StorageBackend.maxVersion
-
   return {
     read: (key) => run(() => select(key)),
 
     put: (key, write) => {
-      const values = { ...valuesOf(key, write), last: StorageBackend.maxVersion }
-      return attempt(key, () => written(versionOf(statements.put, values)), isBelowLast)
+      const values = valuesOf(key, write)
+      return attempt(key, () => written(versionOf(statements.put, values)))
     },
 
     swap: (key, write, expected) => {
       const values = { ...valuesOf(key, write), now: write.now }
-      const accepts = (current: StorageBackend.StoredRecord | undefined) =>
-        isBelowLast(current) && StorageBackend.isAsExpected(current, expected, write.now)
-      if (expected === 0) {
-        const create = { ...values, last: StorageBackend.maxVersion }
-        return attempt(key, () => written(versionOf(statements.create, create)), accepts)
-      }
+      if (expected === 0) return attempt(key, () => written(versionOf(statements.create, values)))
       const { by, values: expectedValues } = expectation(expected)
       const update = { ...values, ...expectedValues }
       const version = expectedValues.version + 1
-      return attempt(
-        key,
-        () => (statements.update[by].run(update).changes === 0 ? undefined : written(version)),
-        accepts
-      )
+      return attempt(key, () => (statements.update[by].run(update).changes === 0 ? undefined : written(version)))
     },
 
     remove: (key, now, expected) => {
       const { by, values } = expected === undefined ? { by: "any" as const, values: {} } : expectation(expected)
       const all = { owner: key.owner, id: key.id, now, ...values }
-      return attempt(
-        key,
-        () => (statements.remove[by].run(all).changes === 0 ? undefined : { _tag: "Removed" as const }),
-        (current) =>
-          current !== undefined &&
-          !StorageBackend.isExpired(current, now) &&
-          (expected === undefined || StorageBackend.isAsExpected(current, expected, now))
+      return attempt(key, () =>
+        statements.remove[by].run(all).changes === 0 ? undefined : { _tag: "Removed" as const }
       )
     },
 
     list: ({ idPrefix, owner }, { after, limit, now, order }) => {
-      // Bounds in bytes: 0xff comes after any character, and no id has U+0000, so `after` and that is what comes next.
+      // No id has U+0000, so `after` and that is what comes next; and 0xff, which no text has, comes after any character.
       const end = new Uint8Array([...encoder.encode(idPrefix), 0xff])
       const [from, to] =
         order === "ascending"
-          ? [encoder.encode(after === undefined ? idPrefix : `${after}\0`), end]
-          : [encoder.encode(idPrefix), after === undefined ? end : encoder.encode(after)]
+          ? [after === undefined ? idPrefix : `${after}\0`, end]
+          : [idPrefix, after === undefined ? end : encoder.encode(after)]
       return run(() => {
         const records: Array<StorageBackend.Chunk["records"][number]> = []
         let [examined, bytes, last]: [number, number, string | undefined] = [0, 0, undefined]
@@ -326,25 +306,30 @@ const makePrimitives = (
   }
 }
 
-/** Makes the schema in a new file, and sees that another has it. */
-const ensureSchema = (db: DatabaseSync, filename: string): Backend | undefined => {
+const transaction = <A>(db: DatabaseSync, f: () => A): A => {
   db.exec("BEGIN IMMEDIATE")
   try {
-    const pragma = (name: string) => db.prepare(`PRAGMA ${name}`).get()?.[name]
-    const [application, version] = [pragma("application_id"), pragma("user_version")]
-    const isEmpty = db.prepare("SELECT 1 FROM sqlite_schema").get() === undefined
-    if (application === 0 && version === 0 && isEmpty) {
-      db.exec(schema)
-      db.exec("COMMIT")
-    } else if (application !== applicationId) {
-      return misconfigured(`${filename} is a database of something else: name another file`)
-    } else if (version !== schemaVersion) {
-      return misconfigured(
-        `${filename} was made by a newer release (schema ${version}, and this one knows ${schemaVersion}): update effect-versioned-store`
-      )
-    }
+    const result = f()
+    db.exec("COMMIT")
+    return result
   } finally {
     if (db.isTransaction) db.exec("ROLLBACK")
+  }
+}
+
+/** Makes the schema in a new file, and sees that another has it. */
+const ensureSchema = (db: DatabaseSync, filename: string): Backend | undefined => {
+  const pragma = (name: string) => db.prepare(`PRAGMA ${name}`).get()?.[name]
+  const [application, version] = [pragma("application_id"), pragma("user_version")]
+  const isEmpty = db.prepare("SELECT 1 FROM sqlite_schema").get() === undefined
+  if (application === 0 && version === 0 && isEmpty) {
+    db.exec(schema)
+  } else if (application !== applicationId) {
+    return misconfigured(`${filename} is a database of something else: name another file`)
+  } else if (version !== schemaVersion) {
+    return misconfigured(
+      `${filename} was made by a newer release (schema ${version}, and this one knows ${schemaVersion}): update effect-versioned-store`
+    )
   }
 }
 
@@ -357,20 +342,29 @@ const make = Effect.fnUntraced(function* ({
   retrySchedule = defaultRetrySchedule,
   synchronous = "FULL"
 }: Options): Effect.fn.Return<StorageBackend.StorageBackend["Service"], Backend, Scope.Scope> {
-  const run = <A>(operation: () => A): Effect.Effect<A, Backend> =>
-    Effect.try({ try: operation, catch: (error) => error as SqliteError }).pipe(
-      Effect.retry({ schedule: retrySchedule, while: isLocked }),
+  const run = <A>(operation: () => A): Effect.Effect<A, Backend> => {
+    const attempt = () => Result.try({ try: operation, catch: (error) => error as SqliteError })
+    const first = attempt()
+    if (Result.isSuccess(first)) return Effect.succeed(first.success)
+    return Effect.fromResult(first).pipe(
+      Effect.catchIf(isLocked, () =>
+        Effect.retry(
+          Effect.suspend(() => Effect.fromResult(attempt())),
+          { schedule: retrySchedule, while: isLocked }
+        )
+      ),
       Effect.mapError((cause) => backendError({ operation: "open", ...failureOf(cause, filename), cause }))
     )
+  }
 
   if (filename === "" || filename.includes("\0")) {
     return yield* misconfigured("The name of the file is empty, or has U+0000: give another")
   }
   const db = yield* Effect.acquireRelease(
-    run(() => new DatabaseSync(filename)),
+    Effect.suspend(() => run(() => new DatabaseSync(filename))),
     (db) => Effect.sync(() => db.close())
   )
-  const problem = yield* run(() => ensureSchema(db, filename))
+  const problem = yield* run(() => transaction(db, () => ensureSchema(db, filename)))
   if (problem !== undefined) return yield* problem
   const mode = yield* run(() => db.prepare("PRAGMA journal_mode = WAL").get()?.journal_mode)
   if (mode !== "wal" && filename !== ":memory:") {

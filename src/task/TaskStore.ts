@@ -19,6 +19,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { retryConflicts } from "../internal/conflicts.ts"
+import { lastMillisecond } from "../internal/lastMillisecond.ts"
 import { byteLength } from "../internal/utf8.ts"
 import { StorageBackend } from "../StorageBackend.ts"
 import {
@@ -542,9 +543,6 @@ export const layerConfig = (
   Layer.effect(TaskStore, Effect.flatMap(Config.unwrap(options), make))
 
 // -----------------------------------------------------------------------------
-
-/** What a date can be at most. */
-const lastMillisecond = 8.64e15
 
 const isoOf = (millis: number): string => DateTime.formatIso(DateTime.makeUnsafe(millis))
 
