@@ -62,6 +62,9 @@ const schema = `
 /** The bytes of data after which a page ends, so that reading one does not stop the event loop for long. */
 const maxPageBytes = 1024 * 1024
 
+/** Writes one after another stop the event loop for so long, and then let it go on. */
+const maxStopMillis = 2
+
 /** A cleanup removes so many at a time, and lets others run in between. */
 const cleanupBatch = 100
 
@@ -226,12 +229,20 @@ const makePrimitives = (
     return row === undefined ? undefined : toStored(row)
   }
 
+  let stopped = 0
+
   /** A write, or what is there instead: seen in the transaction that has tried again, so that nothing comes in between. */
-  const attempt = <A>(key: StorageKey, write: () => A | undefined) =>
-    run(
+  const attempt = <A>(key: StorageKey, write: () => A | undefined) => {
+    const start = performance.now()
+    const done = run(
       (): A | StorageBackend.Refused =>
         write() ?? transaction(db, () => write() ?? { _tag: "Refused", current: select(key) })
     )
+    stopped += performance.now() - start
+    if (stopped < maxStopMillis) return done
+    stopped = 0
+    return Effect.tap(done, Effect.yieldNow)
+  }
 
   const written = (version: number | undefined): StorageBackend.Written | undefined =>
     version === undefined ? undefined : { _tag: "Written", version }

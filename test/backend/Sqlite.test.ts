@@ -14,7 +14,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, DateTime, Effect, Fiber, Layer, Schedule } from "effect"
+import { Config, ConfigProvider, DateTime, Effect, Fiber, Layer, Schedule, Scheduler } from "effect"
 import { TestClock } from "effect/testing"
 import * as Sqlite from "../../src/backend/Sqlite.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
@@ -282,6 +282,27 @@ describe("Sqlite, on a file that others use", () => {
         })
       )
     })
+  )
+
+  it.effect("lets others run between the writes of a fiber that does nothing else", () =>
+    on({ filename: newFile() })(
+      Effect.fnUntraced(
+        function* (backend) {
+          let turns = 0
+          yield* Effect.forkChild(
+            Effect.forever(
+              Effect.andThen(
+                Effect.sync(() => turns++),
+                Effect.yieldNow
+              )
+            )
+          )
+          for (let i = 0; i < 1000; i++) yield* backend.put(key, "data")
+          assert.isAbove(turns, 2)
+        },
+        Effect.provideService(Scheduler.MaxOpsBeforeYield, Number.MAX_SAFE_INTEGER)
+      )
+    )
   )
 
   it.effect("waits for a lock when it opens the file, too", () =>

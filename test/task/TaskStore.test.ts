@@ -5,6 +5,7 @@ import * as Sqlite from "../../src/backend/Sqlite.ts"
 import * as TaskStore from "../../src/task/TaskStore.ts"
 import * as TaskContract from "../../src/testing/TaskContract.ts"
 import { endpoint, layerTable, newTableName } from "../support/dynamoDb.ts"
+import { layerKeys, newKeyPrefix, url } from "../support/redis.ts"
 import { newFiles } from "../support/sqlite.ts"
 
 TaskContract.suite("InMemory", InMemory.layer)
@@ -13,6 +14,10 @@ TaskContract.suite("Sqlite", Sqlite.layer({ filename: newFiles()() }))
 
 describe.skipIf(endpoint === undefined)("DynamoDb", () => {
   TaskContract.suite("DynamoDb", layerTable({ tableName: newTableName() }))
+})
+
+describe.skipIf(url === undefined)("Redis", () => {
+  TaskContract.suite("Redis", layerKeys({ keyPrefix: newKeyPrefix() }))
 })
 
 describe("TaskStore.layerConfig", () => {

@@ -1,0 +1,50 @@
+/**
+ * A Redis server on a port of this machine, for as long as the scope is open.
+ */
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { connect } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Effect } from "effect"
+import { freePort, ServerError, startServer } from "./server.ts"
+
+/** What to do where Redis can't run here; undefined where it can. */
+export const missing = (): string | undefined =>
+  spawnSync("redis-server", ["--version"]).status === 0
+    ? undefined
+    : "There is no redis-server on the PATH: install one, such as Debian's redis-server, or name a Redis that runs"
+
+/** Starts one on a free port, with nothing on disk, and gives its URL once it answers. */
+export const start = Effect.gen(function* () {
+  const folder = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "redis-"))),
+    (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+  )
+  return yield* startIn(folder, yield* freePort, "--save", "")
+})
+
+/** Starts one on a port that keeps its files in a folder, with these settings, and gives its URL once it answers. */
+export const startIn = Effect.fnUntraced(function* (folder: string, port: number, ...settings: ReadonlyArray<string>) {
+  const reason = missing()
+  if (reason !== undefined) return yield* new ServerError({ message: reason })
+  yield* startServer({
+    name: "Redis",
+    command: ["redis-server", "--bind", "127.0.0.1", "--port", String(port), ...settings],
+    cwd: folder,
+    answers: answers(port)
+  })
+  return `redis://127.0.0.1:${port}`
+})
+
+/** Whether it answers a PING, be it to say that it wants a password. */
+const answers = (port: number) =>
+  Effect.callback<void, Error>((resume) => {
+    const socket = connect(port, "127.0.0.1", () => socket.write("PING\r\n"))
+    socket.once("data", (data) => {
+      socket.destroy()
+      resume(/^(\+PONG|-NOAUTH)/.test(String(data)) ? Effect.void : Effect.fail(new Error(String(data))))
+    })
+    socket.once("error", (error) => resume(Effect.fail(error)))
+    return Effect.sync(() => socket.destroy())
+  }).pipe(Effect.timeout("1 second"))

@@ -1,0 +1,83 @@
+import type { RedisError } from "effect/persistence/Redis"
+import { type Backend, backend as backendError } from "../../StorageError.ts"
+
+type Reason = Backend["reason"]["_tag"]
+
+const outOfMemory = "Redis has used up its maxmemory and refuses writes: raise it, or remove records"
+const replica = "This Redis is a replica and refuses writes: connect to the primary"
+const notSaving = "Redis can't write to its disk and refuses writes: see its log"
+const password = "Redis does not accept the password: check it, and the user name"
+const noPassword = "Redis wants a password: give the client one"
+const cluster =
+  "This server is one of a Redis Cluster, and the client does not follow the cluster: use RedisClient.layerCluster"
+const permission = "The user of Redis is not permitted to do it: see ACL LIST"
+const noCluster = "This Redis is not one of a Redis Cluster: use RedisClient.layer"
+const otherType = "A key below the prefix holds something else: choose another keyPrefix, or remove that key"
+
+/** What Redis replies with in place of an answer, which says that nothing was done (its "RESP protocol", errors). */
+const replies: Record<string, readonly [reason: Reason, description: string]> = {
+  OOM: ["Unavailable", outOfMemory],
+  READONLY: ["Misconfigured", replica],
+  MISCONF: ["Unavailable", notSaving],
+  LOADING: ["Unavailable", "Redis is still loading its data"],
+  BUSY: ["Unavailable", "Redis is busy with somebody's script"],
+  MASTERDOWN: ["Unavailable", "This Redis is a replica that has lost its primary"],
+  NOREPLICAS: ["Unavailable", "Redis has fewer replicas than its min-replicas-to-write"],
+  CLUSTERDOWN: ["Unavailable", "The Redis Cluster is down, or does not cover the slot: see CLUSTER INFO"],
+  TRYAGAIN: ["Unavailable", "The Redis Cluster is moving the slot"],
+  MOVED: ["Misconfigured", cluster],
+  ASK: ["Misconfigured", cluster],
+  NOSCRIPT: ["Unavailable", "Redis has lost its script cache again and again"],
+  NOAUTH: ["Unauthorized", noPassword],
+  WRONGPASS: ["Unauthorized", password],
+  NOPERM: ["Unauthorized", permission],
+  WRONGTYPE: ["Misconfigured", otherType],
+  DENIED: ["Misconfigured", "Redis is in protected mode and takes no clients of other machines: give it a password"]
+}
+
+const reply = new RegExp(`(?:^|[\\s-])(${Object.keys(replies).join("|")})\\b`)
+
+/** Errors of a client that has not sent the command, by their class. */
+const notSent =
+  /^(ClientClosedError|ClientOfflineError|ConnectionTimeoutError|RootNodesUnavailableError|ReconnectStrategyError)$/
+
+interface ClientError {
+  readonly message: string
+  readonly name: string
+  readonly code?: string
+  readonly syscall?: string
+}
+
+/** What went wrong, and whether Redis may have applied the command: it may have, unless it or the way there says no. */
+export const failureOf = ({ cause }: RedisError, operation?: string): Backend => {
+  const error = (cause instanceof Error ? cause : new Error(String(cause))) as ClientError
+  const kind = error.constructor.name
+  const fail = (reason: Reason, outcome: Backend["outcome"], description: string) =>
+    backendError({ operation, reason, outcome, description, cause })
+
+  // First, since Redis repeats arguments here.
+  const [unknown] = /^ERR unknown (sub)?command [^\s,]+/.exec(error.message) ?? []
+  if (unknown !== undefined) {
+    const needed = "Redis 6.2 or newer is needed, with no command renamed"
+    return fail("Misconfigured", "not-applied", `${needed} (Redis says: ${unknown})`)
+  }
+  const said = error.message.replace(/ script: \w+, on .*/, "").slice(0, 200)
+  const known =
+    replies[reply.exec(said)?.[1] ?? (/^ERR .*(ACL failure|executing the script)/.test(said) ? "NOPERM" : "")]
+  if (known !== undefined) {
+    const [reason, description] = known
+    return fail(reason, "not-applied", `${description} (Redis says: ${said})`)
+  }
+  if (/^ERR (invalid password|AUTH )/.test(error.message)) return fail("Unauthorized", "not-applied", password)
+  if (said.endsWith("cluster support disabled")) return fail("Misconfigured", "not-applied", noCluster)
+  if (error.message.startsWith("ERR max number of clients")) {
+    return fail("Unavailable", "not-applied", "Redis has as many clients as its maxclients: raise it")
+  }
+  if (/^ERR /.test(said)) return fail("Unknown", "not-applied", `Redis refused the command: ${said}`)
+  if (kind === "TimeoutError") return fail("Timeout", "unknown", "Redis did not answer in time")
+  if (notSent.test(kind) || error.syscall === "connect" || error.syscall === "getaddrinfo") {
+    const told = `Redis can't be reached: ${error.message || error.code}`
+    return fail("Unavailable", "not-applied", `${told}. See that it runs, and that host and port are right`)
+  }
+  return fail("Unavailable", "unknown", `Redis gave no answer: ${error.message || error.code}`)
+}

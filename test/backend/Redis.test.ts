@@ -1,0 +1,362 @@
+import { NodeRedis } from "@effect/platform-node"
+import { assert, describe, layer, it as test } from "@effect/vitest"
+import { DateTime, Effect, Layer, Schema } from "effect"
+import * as EffectRedis from "effect/persistence/Redis"
+import { TestClock } from "effect/testing"
+import * as Redis from "../../src/backend/Redis.ts"
+import * as RedisClient from "../../src/backend/RedisClient.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
+import type { Backend } from "../../src/StorageError.ts"
+import { makeUnsafe } from "../../src/StorageKey.ts"
+import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import * as StorageContract from "../../src/testing/StorageContract.ts"
+import * as VersionedStore from "../../src/VersionedStore.ts"
+import { layerKeys, newKeyPrefix, plant, url } from "../support/redis.ts"
+import { redisProxy } from "../support/redisProxy.ts"
+
+const keyPrefix = newKeyPrefix()
+
+const newKey = (id = "a") => makeUnsafe({ owner: `owner-${crypto.randomUUID()}`, id })
+
+const send = (command: string, ...args: ReadonlyArray<string>) =>
+  EffectRedis.Redis.use((redis) => redis.send<unknown>(command, ...args))
+
+/** The keys of a store, without its prefix. */
+const keysBelow = (keyPrefix: string) =>
+  Effect.map(send("KEYS", `${keyPrefix.replace(/[\\*?[\]]/g, "\\$&")}:*`), (keys) =>
+    (keys as ReadonlyArray<string>).map((key) => key.slice(keyPrefix.length + 1)).sort()
+  )
+
+const clients = { "RedisClient.layer": RedisClient.layer, "NodeRedis.layer": NodeRedis.layer }
+
+/** A backend on one of the clients, and what it sends, which is forgotten once it is read. */
+const watched = (client: keyof typeof clients) =>
+  Effect.gen(function* () {
+    const proxy = yield* redisProxy(url ?? "", () => "pass")
+    const service: Layer.Layer<EffectRedis.Redis, unknown> = clients[client]({ url: proxy.url })
+    const context = yield* Layer.build(Layer.provide(Redis.layer({ keyPrefix }), service))
+    const backend = yield* Effect.provide(StorageBackend, context)
+    const sent = () => proxy.commands.splice(0).map(([name = ""]) => name)
+    return { context, backend, sent }
+  })
+
+describe.skipIf(url === undefined)("Redis", () => {
+  StorageContract.suite("Redis", layerKeys({ keyPrefix }), { shared: true, plant: plant(keyPrefix) })
+  StorageContract.suite(
+    "Redis, by NodeRedis.layer",
+    Redis.layer({ keyPrefix }).pipe(Layer.provideMerge(NodeRedis.layer({ url: url ?? "" }))),
+    { shared: true, plant: plant(keyPrefix) }
+  )
+
+  layer(layerKeys({ keyPrefix }), { excludeTestServices: true })((it) => {
+    describe("sends", () => {
+      for (const client of ["RedisClient.layer", "NodeRedis.layer"] as const) {
+        it.effect(`one command for each operation, won or lost, by ${client}`, () =>
+          Effect.gen(function* () {
+            const { backend, sent } = yield* watched(client)
+            const all = Effect.gen(function* () {
+              const counts: Record<string, ReadonlyArray<string>> = {}
+              const count = <A, E>(name: string, operation: Effect.Effect<A, E>) =>
+                Effect.ensuring(
+                  operation,
+                  Effect.sync(() => {
+                    counts[name] = sent()
+                  })
+                )
+              sent()
+              const key = newKey()
+              const created = yield* count("create", backend.putIfVersion(key, "one", 0))
+              yield* count("create, lost", Effect.flip(backend.putIfVersion(key, "one", 0)))
+              yield* count("get", backend.get(key))
+              const put = yield* count("put", backend.put(key, "two"))
+              yield* count("putIfVersion", backend.putIfVersion(key, "three", put))
+              yield* count("putIfVersion, lost", Effect.flip(backend.putIfVersion(key, "four", created)))
+              yield* count("page", backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "" })))
+              yield* count("deleteIfVersion, lost", Effect.flip(backend.deleteIfVersion(key, created)))
+              yield* count("deleteIfVersion", backend.deleteIfVersion(key, 3))
+              yield* backend.put(key, "again")
+              sent()
+              yield* count("delete", backend.delete(key))
+              yield* count("delete of nothing", backend.delete(key))
+              return counts
+            })
+            // The first time, scripts are loaded.
+            yield* all
+            const counts = yield* all
+            for (const [name, commands] of Object.entries(counts)) {
+              assert.deepStrictEqual(commands, [name === "get" ? "HMGET" : "EVALSHA"], name)
+            }
+            console.log(
+              `${client}: ${Object.entries(counts)
+                .map(([name, { length }]) => `${name} ${length}`)
+                .join("; ")}`
+            )
+          })
+        )
+
+        it.effect(`one command for the first retry of an update after a conflict, by ${client}`, () =>
+          Effect.gen(function* () {
+            const { backend, context, sent } = yield* watched(client)
+            const other = yield* VersionedStore.make({ idPrefix: "", schema: Schema.Int })
+            const key = { owner: newKey().owner, id: "a" }
+            yield* other.create(key, 0)
+            yield* backend.put(newKey(), "so that the script is loaded")
+            sent()
+            const counters = yield* Effect.provide(VersionedStore.make({ idPrefix: "", schema: Schema.Int }), context)
+            let runs = 0
+            const record = yield* counters.updateEffect(key, (n) =>
+              Effect.as(runs++ === 0 ? Effect.orDie(other.update(key, (n) => n + 10)) : Effect.void, n + 1)
+            )
+            assert.strictEqual(record.value, 11)
+            const commands = sent()
+            assert.deepStrictEqual(commands, ["HMGET", "EVALSHA", "EVALSHA"])
+            console.log(`${client}: an update with one conflict: ${commands.join(", ")}`)
+          })
+        )
+      }
+    })
+
+    describe("keeps", () => {
+      it.effect("a hash a record, an index an owner, and what expires, under one hash tag", () =>
+        Effect.gen(function* () {
+          const keyPrefix = newKeyPrefix()
+          yield* Effect.gen(function* () {
+            const backend = yield* StorageBackend
+            const key = makeUnsafe({ owner: "a{b}%:c", id: "{d}:e" })
+            const record = yield* backend.put(key, "data", { expiresAt: DateTime.makeUnsafe(4_000_000_000_001) })
+            const base = "{a%7Bb%7D%25:c}"
+            assert.deepStrictEqual(yield* keysBelow(keyPrefix), [
+              `${base}:expiry`,
+              `${base}:index`,
+              `${base}:record:{d}:e`
+            ])
+            const hash = yield* send("HGETALL", `${keyPrefix}:${base}:record:{d}:e`)
+            assert.deepStrictEqual(Object.entries(hash as Record<string, string>).sort(), [
+              ["data", "data"],
+              ["expires_at", "4000000001"],
+              ["version", "1"],
+              ["write_id", record.writeId ?? ""]
+            ])
+            const members = (name: string) => send("ZRANGE", `${keyPrefix}:${base}:${name}`, "0", "-1", "WITHSCORES")
+            assert.deepStrictEqual(yield* members("index"), [["{d}:e", 0]])
+            assert.deepStrictEqual(yield* members("expiry"), [["{d}:e", 4_000_000_001]])
+            yield* backend.put(key, "data")
+            assert.deepStrictEqual(yield* keysBelow(keyPrefix), [`${base}:index`, `${base}:record:{d}:e`])
+            assert.isTrue(yield* backend.delete(key))
+            assert.deepStrictEqual(yield* keysBelow(keyPrefix), [])
+          }).pipe(Effect.provide(layerKeys({ keyPrefix })))
+        })
+      )
+
+      it.effect("versions exact up to the last safe one", () =>
+        Effect.gen(function* () {
+          const backend = yield* StorageBackend
+          const key = newKey()
+          const version = Number.MAX_SAFE_INTEGER - 3
+          yield* plant(keyPrefix)(key, { data: "data", version, writeId: undefined, expiresAt: undefined })
+          const name = `${keyPrefix}:{${key.owner}}:record:a`
+          for (const next of ["9007199254740989", "9007199254740990", "9007199254740991"]) {
+            const before = yield* backend.get(key)
+            const stale = yield* Effect.flip(backend.putIfVersion(key, "data", before.version - 1))
+            assert.strictEqual(stale._tag === "VersionConflict" && stale.actual, before.version)
+            assert.strictEqual(String((yield* backend.putIfVersion(key, "data", before)).version), next)
+            assert.strictEqual(yield* send("HGET", name, "version"), next)
+          }
+          for (const write of [backend.put(key, "data"), backend.putIfVersion(key, "data", Number.MAX_SAFE_INTEGER)]) {
+            const error = yield* Effect.flip(write)
+            assert.isTrue(error._tag === "CapacityExceeded" && error.resource === "Versions")
+          }
+          assert.strictEqual(yield* send("HGET", name, "version"), "9007199254740991")
+        })
+      )
+    })
+
+    describe("tells of", () => {
+      const assertFailure = (error: { readonly _tag: string }, reason: Backend["reason"]["_tag"], problem: RegExp) => {
+        assert.strictEqual(error._tag, "Backend")
+        const backend = error as Backend
+        assert.deepStrictEqual(
+          [backend.reason._tag, backend.outcome, backend.isRetryable],
+          [reason, "not-applied", false]
+        )
+        assert.match(backend.message, problem)
+      }
+
+      it.effect("a hash that is damaged, which can be deleted, by hand too", () =>
+        Effect.gen(function* () {
+          const backend = yield* StorageBackend
+          const remove = {
+            "by delete": (key: ReturnType<typeof newKey>) =>
+              Effect.map(backend.delete(key), (done) => assert.isTrue(done)),
+            "by hand": (key: ReturnType<typeof newKey>) => send("DEL", `${keyPrefix}:{${key.owner}}:record:a`)
+          }
+          for (const [fields, problem] of [
+            [{ data: "x" }, /version is no integer from 1 up/],
+            [{ version: "", data: "x" }, /version is no integer/],
+            [{ version: "x", data: "x" }, /version is no integer/],
+            [{ version: "1.5", data: "x" }, /version is no integer/],
+            [{ version: "0", data: "x" }, /version is no integer/],
+            [{ version: "-1", data: "x" }, /version is no integer/],
+            [{ version: "01", data: "x" }, /version is no integer/],
+            [{ version: "nan", data: "x" }, /version is no integer/],
+            [{ version: "9007199254740992", data: "x" }, /version is no integer/],
+            [{ version: "1", data: "x", expires_at: "soon" }, /expires_at is no epoch second/],
+            [{ version: "1", data: "x", expires_at: "inf" }, /expires_at is no epoch second/],
+            [{ version: "1", data: "x", expires_at: "4000000000.5" }, /expires_at is no epoch second/]
+          ] as const) {
+            for (const removal of Object.values(remove)) {
+              const key = newKey()
+              const base = `${keyPrefix}:{${key.owner}}`
+              yield* send("ZADD", `${base}:index`, "0", "a")
+              yield* send("HSET", `${base}:record:a`, ...Object.entries(fields).flat())
+              for (const operation of [
+                Effect.flip(backend.get(key)),
+                Effect.flip(backend.put(key, "y")),
+                Effect.flip(backend.putIfVersion(key, "y", 0)),
+                Effect.flip(backend.putIfVersion(key, "y", 1)),
+                Effect.flip(backend.deleteIfVersion(key, 1)),
+                Effect.flip(backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "" })))
+              ]) {
+                const error = yield* operation
+                assertFailure(error, "Corrupt", problem)
+                assertFailure(error, "Corrupt", /Mend it in Redis, or delete the record/)
+              }
+              assert.strictEqual(yield* send("HGET", `${base}:record:a`, "data"), "x")
+              yield* removal(key)
+              assert.strictEqual((yield* backend.putIfVersion(key, "y", 0)).version, 1)
+            }
+          }
+        })
+      )
+
+      it.effect("a key that holds something else, which can be removed by hand", () =>
+        Effect.gen(function* () {
+          const backend = yield* StorageBackend
+          const problem = /choose another keyPrefix, or remove that key/
+          for (const part of ["record:a", "index", "expiry"]) {
+            const key = newKey()
+            const name = `${keyPrefix}:{${key.owner}}:${part}`
+            yield* send("SET", name, "theirs")
+            const expiresAt = DateTime.makeUnsafe(4_000_000_000_000)
+            assertFailure(yield* Effect.flip(backend.put(key, "data", { expiresAt })), "Misconfigured", problem)
+            if (part === "record:a") assertFailure(yield* Effect.flip(backend.get(key)), "Misconfigured", problem)
+            else assert.strictEqual((yield* Effect.flip(backend.get(key)))._tag, "RecordNotFound")
+            assert.strictEqual(yield* send("GET", name), "theirs")
+            yield* send("DEL", name)
+            assert.strictEqual((yield* backend.put(key, "data", { expiresAt })).version, 1)
+          }
+        })
+      )
+
+      it.effect("a keyPrefix with braces", () =>
+        Effect.gen(function* () {
+          for (const keyPrefix of ["{a}", "a}", "{"]) {
+            const error = yield* Effect.flip(Layer.build(Redis.layer({ keyPrefix })))
+            assertFailure(error, "Misconfigured", /has braces/)
+          }
+        })
+      )
+    })
+  })
+
+  describe("collects", () => {
+    const layerAt = (keyPrefix: string) => Layer.provideMerge(layerKeys({ keyPrefix }), StorageContract.layerClock)
+
+    /** An instant so many seconds from now. */
+    const inSeconds = (seconds: number) => Effect.map(DateTime.now, DateTime.add({ seconds }))
+
+    test.effect("a hash by Redis's own expiry, 300 seconds after its record has expired", () => {
+      const keyPrefix = newKeyPrefix()
+      return Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        const key = newKey()
+        const name = `${keyPrefix}:{${key.owner}}:record:a`
+        const assertLeft = Effect.fnUntraced(function* (seconds: number) {
+          const left = Number(yield* send("PTTL", name))
+          assert.isAtMost(left, seconds * 1000)
+          assert.isAbove(left, (seconds - 60) * 1000)
+        })
+        const record = yield* backend.put(key, "data", { expiresAt: yield* inSeconds(1000) })
+        yield* assertLeft(1300)
+        yield* TestClock.adjust("100 seconds")
+        const later = yield* backend.putIfVersion(key, "data", record, { expiresAt: record.expiresAt })
+        yield* assertLeft(1200)
+        const sooner = yield* backend.putIfVersion(key, "data", later, { expiresAt: yield* inSeconds(10) })
+        yield* assertLeft(310)
+        const never = yield* backend.putIfVersion(key, "data", sooner)
+        assert.strictEqual(yield* send("TTL", name), -1)
+        yield* backend.putIfVersion(key, "data", never, { expiresAt: yield* inSeconds(-1000) })
+        assert.isAtMost(Number(yield* send("PTTL", name)), 1000)
+      }).pipe(Effect.provide(layerAt(keyPrefix)))
+    })
+
+    test.effect("the id of a hash that Redis has dropped, when a page meets it", () => {
+      const keyPrefix = newKeyPrefix()
+      return Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        const { owner } = newKey()
+        const expiresAt = yield* inSeconds(10)
+        for (const id of ["a", "b", "c"]) yield* backend.put(makeUnsafe({ owner, id }), id, { expiresAt })
+        const base = `{${owner}}`
+        yield* send("DEL", `${keyPrefix}:${base}:record:b`)
+        const list = backend.listByPrefix(makePrefix({ owner, idPrefix: "" }))
+        assert.deepStrictEqual(
+          (yield* list).records.map(({ data }) => data),
+          ["a", "c"]
+        )
+        for (const set of ["index", "expiry"]) {
+          assert.deepStrictEqual(yield* send("ZRANGE", `${keyPrefix}:${base}:${set}`, "0", "-1"), ["a", "c"])
+        }
+        yield* send("DEL", `${keyPrefix}:${base}:record:a`, `${keyPrefix}:${base}:record:c`)
+        assert.deepStrictEqual(yield* list, { records: [], cursor: undefined })
+        assert.deepStrictEqual(yield* keysBelow(keyPrefix), [])
+      }).pipe(Effect.provide(layerAt(keyPrefix)))
+    })
+
+    test.effect("all that has expired by cleanupExpired, of its own owners and prefix alone", () => {
+      const name = newKeyPrefix()
+      const keyPrefix = `${name}a*b?[c]\\`
+      return Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        const expiresAt = yield* inSeconds(10)
+        const owners = ["alice", "{", "}:expiry", "a*", "[x]", "é"]
+        for (const owner of owners) {
+          for (let i = 0; i < 120; i++)
+            yield* backend.put(makeUnsafe({ owner, id: `}:expiry${i}` }), "x", { expiresAt })
+        }
+        const live = makeUnsafe({ owner: "bob", id: "live" })
+        yield* backend.put(live, "live")
+        const later = makeUnsafe({ owner: "alice", id: "later" })
+        yield* backend.put(later, "later", { expiresAt: yield* inSeconds(11) })
+        yield* backend.put(makeUnsafe({ owner: "bob", id: "gone" }), "gone", { expiresAt })
+        const others = [name, `${name}aXbYc`, `${name}a*b?[c]`, `${keyPrefix}:alice`]
+        const written = yield* Effect.forEach(others, (keyPrefix) =>
+          Effect.gen(function* () {
+            const other = yield* StorageBackend
+            return yield* other.put(makeUnsafe({ owner: "alice", id: "a" }), "theirs", { expiresAt })
+          }).pipe(Effect.provide(Redis.layer({ keyPrefix })))
+        )
+        assert.strictEqual(yield* backend.cleanupExpired, 0)
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual(yield* backend.cleanupExpired, owners.length * 120 + 1)
+        assert.strictEqual(yield* backend.cleanupExpired, 0)
+        assert.deepStrictEqual(yield* keysBelow(keyPrefix), [
+          "alice:{alice}:expiry",
+          "alice:{alice}:index",
+          "alice:{alice}:record:a",
+          "{alice}:expiry",
+          "{alice}:index",
+          "{alice}:record:later",
+          "{bob}:index",
+          "{bob}:record:live"
+        ])
+        assert.strictEqual((yield* backend.get(live)).data, "live")
+        assert.strictEqual((yield* backend.get(later)).data, "later")
+        for (const [i, keyPrefix] of others.entries()) {
+          const name = `${keyPrefix}:{alice}:record:a`
+          assert.strictEqual(yield* send("HGET", name, "write_id"), written[i]?.writeId)
+        }
+      }).pipe(Effect.provide(layerAt(keyPrefix)))
+    })
+  })
+})

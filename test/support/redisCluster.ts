@@ -1,0 +1,37 @@
+import { execFile } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { promisify } from "node:util"
+import { Effect, Schedule } from "effect"
+import * as RedisServer from "../../examples/RedisServer.ts"
+import { freePort } from "../../examples/server.ts"
+
+const run = promisify(execFile)
+
+export const newFolder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "redis-"))),
+  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+)
+
+/** Starts a Redis Cluster of three masters on loopback, and gives their URLs once all slots are served. */
+export const startCluster = Effect.gen(function* () {
+  const urls = yield* Effect.forEach([1, 2, 3], () =>
+    Effect.gen(function* () {
+      const [folder, port, bus] = [yield* newFolder, yield* freePort, yield* freePort]
+      const settings = ["--cluster-enabled", "yes", "--cluster-port", String(bus), "--save", ""]
+      return yield* RedisServer.startIn(folder, port, ...settings)
+    })
+  )
+  const nodes = urls.map((url) => new URL(url).host)
+  yield* Effect.promise(() => run("redis-cli", ["--cluster", "create", ...nodes, "--cluster-yes"]))
+  yield* Effect.forEach(urls, (url) =>
+    Effect.promise(() => run("redis-cli", ["-u", url, "CLUSTER", "INFO"])).pipe(
+      Effect.repeat({
+        schedule: Schedule.spaced("50 millis"),
+        until: ({ stdout }) => /cluster_state:ok/.test(stdout) && /cluster_slots_ok:16384/.test(stdout)
+      })
+    )
+  )
+  return urls
+}).pipe(Effect.timeout("30 seconds"))
