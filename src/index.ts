@@ -3,6 +3,7 @@
  * `effect-versioned-store/StorageContract`.
  */
 export * as InMemory from "./backend/InMemory.ts"
+export * as Bridge from "./bridge/Bridge.ts"
 export * as StorageBackend from "./StorageBackend.ts"
 export * as StorageError from "./StorageError.ts"
 export * as StorageKey from "./StorageKey.ts"

@@ -1,0 +1,27 @@
+/**
+ * A process of its own that increments one key of a store in an SQLite file, from so many fibers at once: by `modify`, or
+ * by the one that `KeyValueStore.make` derives from `get` and `set`. It starts when so many processes are ready.
+ */
+import { Effect, Layer } from "effect"
+import { KeyValueStore } from "effect/persistence"
+import * as Sqlite from "../../src/backend/Sqlite.ts"
+import * as Bridge from "../../src/bridge/Bridge.ts"
+
+const [filename = "", owner = "", fibers, processes, how] = process.argv.slice(2)
+
+const program = Effect.gen(function* () {
+  const bridge = yield* KeyValueStore.KeyValueStore
+  const { clear, get, getUint8Array, keys, remove, set, size } = bridge
+  const store = how === "modify" ? bridge : KeyValueStore.make({ clear, get, getUint8Array, keys, remove, set, size })
+  yield* store.set(`ready/${process.pid}`, "")
+  yield* Effect.repeat(Effect.delay(store.size, "5 millis"), { until: (ready) => ready > Number(processes) })
+  const increment = store.modify("counter", (n) => String(Number(n) + 1))
+  yield* Effect.all(
+    Array.from({ length: Number(fibers) }, () => increment),
+    { concurrency: "unbounded", discard: true }
+  )
+})
+
+const layer = Bridge.layerKeyValueStore({ owner }).pipe(Layer.provide(Sqlite.layer({ filename })))
+
+await Effect.runPromise(Effect.provide(program, layer))
