@@ -1,37 +1,79 @@
-import { Data, Effect, Layer } from "effect"
+import { Data, Effect, Layer, type Scope } from "effect"
 import { CliError, Flag } from "effect/cli"
 import { InMemory, type StorageBackend } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
+import * as Redis from "effect-versioned-store/Redis"
+import * as RedisClient from "effect-versioned-store/RedisClient"
+import * as Sqlite from "effect-versioned-store/Sqlite"
 import * as DynamoDbLocal from "./DynamoDbLocal.ts"
+import * as RedisServer from "./RedisServer.ts"
+import type { ServerError } from "./server.ts"
 
-/** What the flags of a backend say. */
+/** What the flags of the backends say. */
 interface Settings {
+  readonly file: string | undefined
+  readonly url: string | undefined
   readonly table: string | undefined
   readonly endpoint: string | undefined
 }
 
 type Backend = Layer.Layer<StorageBackend.StorageBackend, { readonly _tag: string; readonly message: string }>
 
-/** The backends that the examples can run on, by the name that `--backend` takes. */
-const backends = {
-  memory: () => InMemory.layer,
+/** What the examples name their keys and tables by. */
+const ours = "effect-versioned-store-examples"
 
-  dynamodb: ({ endpoint, table }: Settings) => {
-    if (table !== undefined && endpoint === undefined) {
-      return DynamoDb.layer({ tableName: table }).pipe(Layer.provide(DynamoDb.layerClient()))
-    }
-    const tableName = table ?? "effect-versioned-store-examples"
-    const started = endpoint === undefined ? DynamoDbLocal.start : Effect.succeed(endpoint)
-    return Layer.unwrap(
-      Effect.map(started, (endpoint) =>
-        DynamoDb.layer({ tableName }).pipe(
-          Layer.provide(Layer.effectDiscard(DynamoDb.ensureTable({ tableName }))),
-          Layer.provide(DynamoDb.layerClient({ endpoint, ...localDefaults }))
+/** The backends that the examples can run on, by the name that `--backend` takes, and the flags that go with each. */
+const backends = {
+  memory: { flags: [], layer: () => InMemory.layer },
+
+  sqlite: { flags: ["file"], layer: ({ file = "demo.db" }: Settings) => Sqlite.layer({ filename: file }) },
+
+  redis: {
+    flags: ["url"],
+    layer: ({ url }: Settings) =>
+      Layer.unwrap(
+        Effect.map(running(RedisServer, "--url", url), (url) =>
+          Redis.layer({ keyPrefix: ours }).pipe(Layer.provide(RedisClient.layer({ url })))
         )
       )
-    )
+  },
+
+  dynamodb: {
+    flags: ["table", "endpoint"],
+    layer: ({ endpoint, table }: Settings) => {
+      if (table !== undefined && endpoint === undefined) {
+        return DynamoDb.layer({ tableName: table }).pipe(Layer.provide(DynamoDb.layerClient()))
+      }
+      const tableName = table ?? ours
+      return Layer.unwrap(
+        Effect.map(running(DynamoDbLocal, "--endpoint", endpoint), (endpoint) =>
+          DynamoDb.layer({ tableName }).pipe(
+            Layer.provide(Layer.effectDiscard(DynamoDb.ensureTable({ tableName }))),
+            Layer.provide(DynamoDb.layerClient({ endpoint, ...localDefaults }))
+          )
+        )
+      )
+    }
   }
-} satisfies Record<string, (settings: Settings) => Backend>
+} satisfies Record<
+  string,
+  { readonly flags: ReadonlyArray<keyof Settings>; readonly layer: (settings: Settings) => Backend }
+>
+
+/** Where a server answers: the one that a flag names, or one that is started here. */
+const running = (
+  server: {
+    readonly missing: () => string | undefined
+    readonly start: Effect.Effect<string, ServerError, Scope.Scope>
+  },
+  flag: string,
+  given: string | undefined
+) =>
+  Effect.suspend((): Effect.Effect<string, ServerError | WrongFlags, Scope.Scope> => {
+    if (given !== undefined) return Effect.succeed(given)
+    const reason = server.missing()
+    return reason === undefined ? server.start : Effect.fail(new WrongFlags({ message: `${reason} by ${flag}` }))
+  })
 
 /** DynamoDB Local takes any region and credentials, but wants some. */
 const localDefaults = {
@@ -53,8 +95,16 @@ interface Choice extends Settings {
 /** The flags that choose a backend. */
 export const backendFlags = {
   backend: Flag.Literals("backend", names).pipe(
-    Flag.withDescription("Where the records are kept; by default memory"),
-    Flag.withDefault("memory")
+    Flag.withDescription("Where the records are kept; by default sqlite"),
+    Flag.withDefault("sqlite")
+  ),
+  file: Flag.String("file").pipe(
+    Flag.withDescription("The SQLite file; by default demo.db. It is created if it is missing"),
+    Flag.withDefault(undefined)
+  ),
+  url: Flag.String("url").pipe(
+    Flag.withDescription("The URL of a Redis, such as redis://localhost:6379; without it, a redis-server is started"),
+    Flag.withDefault(undefined)
   ),
   table: Flag.String("table").pipe(
     Flag.withDescription("The DynamoDB table, in AWS unless there is an endpoint; without either, DynamoDB Local runs"),
@@ -70,22 +120,28 @@ export class WrongFlags extends Data.TaggedError("WrongFlags")<{ readonly messag
 
 /** The Layer that the flags choose. */
 export const layerBackend = ({ backend, ...settings }: Choice): Backend => {
-  if (backend !== "dynamodb" && (settings.table ?? settings.endpoint) !== undefined) {
-    return Layer.effectDiscard(
-      new WrongFlags({ message: "--table and --endpoint go with --backend dynamodb" })
-    ) as never
+  for (const name of names) {
+    const { flags } = backends[name]
+    if (name !== backend && flags.some((flag) => settings[flag] !== undefined)) {
+      const told = flags.map((flag) => `--${flag}`).join(" and ")
+      return Layer.unwrap(
+        Effect.fail(new WrongFlags({ message: `${told} ${flags.length > 1 ? "go" : "goes"} with --backend ${name}` }))
+      )
+    }
   }
-  return backends[backend](settings)
+  return backends[backend].layer(settings)
 }
 
-/** The choice as several processes can make it: a DynamoDB Local that only one would see is started here, for all. */
+/** The choice as several processes can make it: a server that only one would start is started here, for all. */
 export const share = Effect.fnUntraced(function* (choice: Choice) {
-  if (choice.backend === "memory") {
-    return yield* new WrongFlags({ message: "Memory is of one process alone: choose another --backend" })
+  if (choice.backend === "memory" || choice.file === ":memory:") {
+    return yield* new WrongFlags({ message: "Memory is of one process alone: choose another --backend or --file" })
   }
-  return choice.table === undefined && choice.endpoint === undefined
-    ? { ...choice, endpoint: yield* DynamoDbLocal.start }
-    : choice
+  if (choice.backend === "redis") return { ...choice, url: yield* running(RedisServer, "--url", choice.url) }
+  if (choice.backend === "dynamodb" && choice.table === undefined) {
+    return { ...choice, endpoint: yield* running(DynamoDbLocal, "--endpoint", choice.endpoint) }
+  }
+  return choice
 })
 
 /** The flags that another process makes the same choice by. */

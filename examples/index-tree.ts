@@ -3,7 +3,8 @@
  *
  * Each file is a record. A worker claims one by compare-and-set, with a lease; reads the file; and completes the record
  * by compare-and-set on the very claim it made. Some workers die with a claim in hand and some sleep through a lease:
- * others take over what they held, and whoever wakes up late can't complete what another has taken.
+ * others take over what they held, and whoever wakes up late can't complete what another has taken. So does a whole run
+ * that is stopped: the next one goes on from what is in the store.
  */
 import { createHash } from "node:crypto"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
@@ -15,6 +16,7 @@ import {
   Duration,
   Effect,
   FileSystem,
+  Option,
   Path,
   type PlatformError,
   Random,
@@ -36,13 +38,18 @@ const untilItLands = Schedule.min([Schedule.exponential("10 millis"), Schedule.s
 
 // --- records ------------------------------------------------------------------
 
-const Contents = Schema.Struct({ lines: Schema.Int, bytes: Schema.Int, sha256: Schema.String })
+const Contents = Schema.Struct({
+  lines: Schema.Int,
+  bytes: Schema.Int,
+  sha256: Schema.String,
+  modified: Schema.DateTimeUtc
+})
 type Contents = typeof Contents.Type
 
 const FileRecord = Schema.Union([
   Schema.TaggedStruct("Waiting", { path: Schema.String }),
   Schema.TaggedStruct("Claimed", { path: Schema.String, worker: Schema.Int, leaseEnds: Schema.DateTimeUtc }),
-  Schema.TaggedStruct("Done", { path: Schema.String, worker: Schema.Int, contents: Contents })
+  Schema.TaggedStruct("Done", { path: Schema.String, run: Schema.String, contents: Contents })
 ])
 type FileRecord = VersionedStore.Record<typeof FileRecord.Type>
 
@@ -73,11 +80,17 @@ const walk = (
     return found.flat()
   })
 
+const modifiedOf = Effect.fnUntraced(function* (file: string) {
+  const { mtime } = yield* (yield* FileSystem.FileSystem).stat(file)
+  return DateTime.fromDateUnsafe(Option.getOrElse(mtime, () => new Date(0)))
+})
+
 const read = Effect.fnUntraced(function* (file: string) {
   const fs = yield* FileSystem.FileSystem
+  const modified = yield* modifiedOf(file)
   const bytes = yield* fs.readFile(file)
   const lines = bytes.reduce((lines, byte) => (byte === 0x0a ? lines + 1 : lines), 0)
-  return { lines, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") }
+  return { lines, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex"), modified }
 })
 
 /** Paths can be longer than ids. */
@@ -90,18 +103,42 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
   const owner = `tree/${hash(dir)}`
   const records = yield* VersionedStore.make({ idPrefix: "file/", schema: FileRecord })
   const summaries = yield* VersionedStore.make({ idPrefix: "summary/", schema: Summary })
-  const all = { owner, id: "all" }
+  const run = crypto.randomUUID()
+  const total = { owner, id: run }
   const counts = { conflicts: 0, retries: 0, takeovers: 0, late: 0 }
 
-  const plan = Effect.fnUntraced(function* (files: ReadonlyArray<string>) {
-    yield* summaries.set(all, summaryOf([]))
-    yield* Effect.forEach(files, (file) => records.create({ owner, id: hash(file) }, { _tag: "Waiting", path: file }), {
-      concurrency: 16,
-      discard: true
-    })
-  })
-
   const list = Stream.runCollect(records.stream({ owner }))
+
+  /** Whether the file is as it was when it was indexed. */
+  const isCurrent = ({ value }: FileRecord) =>
+    value._tag === "Done"
+      ? Effect.map(modifiedOf(path.join(dir, value.path)), (now) => DateTime.Equivalence(now, value.contents.modified))
+      : Effect.succeed(false)
+
+  /** Sees that each file has a record and no other has; those that an earlier run has done stay. Returns how many. */
+  const plan = Effect.fnUntraced(function* (files: ReadonlyArray<string>) {
+    const expiresAt = DateTime.add(yield* DateTime.now, { days: 1 })
+    yield* summaries.create(total, summaryOf([]), { expiresAt })
+    const known = new Map((yield* list).map((record) => [record.value.path, record]))
+    const kept = yield* Effect.forEach(
+      files,
+      Effect.fnUntraced(function* (file) {
+        const record = known.get(file)
+        known.delete(file)
+        if (record === undefined) {
+          yield* ignoreOthers(records.create({ owner, id: hash(file) }, { _tag: "Waiting", path: file }))
+        } else if (yield* isCurrent(record)) {
+          return true
+        } else if (record.value._tag === "Done") {
+          yield* ignoreOthers(records.setIfVersion(record, { _tag: "Waiting", path: file }))
+        }
+        return false
+      }),
+      { concurrency: 16 }
+    )
+    yield* Effect.forEach(known.values(), (record) => ignoreOthers(records.removeIfVersion(record)), { discard: true })
+    return kept.filter((kept) => kept).length
+  })
 
   /** Another worker was first. */
   const lost = () =>
@@ -122,17 +159,17 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
     return claimed
   })
 
-  const complete = Effect.fnUntraced(function* (worker: number, claimed: FileRecord) {
+  const complete = Effect.fnUntraced(function* (claimed: FileRecord) {
     const contents = yield* read(path.join(dir, claimed.value.path))
     const done = yield* records
-      .setIfVersion(claimed, { _tag: "Done", path: claimed.value.path, worker, contents })
+      .setIfVersion(claimed, { _tag: "Done", path: claimed.value.path, run, contents })
       .pipe(Effect.catchTag("VersionConflict", lost))
     if (done === undefined) {
       counts.late++
       return
     }
     yield* summaries.update(
-      all,
+      total,
       ({ bytes, files, lines }) => ({
         files: files + 1,
         lines: lines + contents.lines,
@@ -156,22 +193,31 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
         claims++
         if (dies && claims === 3) return
         if (sleeps && claims === 3) yield* Effect.sleep(Duration.times(lease, 3))
-        yield* complete(worker, claimed)
+        yield* complete(claimed)
       }
       yield* Effect.sleep("20 millis")
     }
   })
 
-  const summary = Effect.map(summaries.get(all), ({ value }) => value)
+  const summary = Effect.map(summaries.get(total), ({ value }) => value)
 
-  return { plan, list, work, summary, counts }
+  return { run, plan, list, work, summary, counts }
 })
 
-/** What differs between the index and a plain sequential walk of the same files. */
+/** A run that goes on at the same time was first. */
+const ignoreOthers = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.catchIf(
+    effect,
+    (error) => ["AlreadyExists", "RecordNotFound", "VersionConflict"].includes(error._tag),
+    () => Effect.void
+  )
+
+/** What differs between the index and a plain sequential walk of the same files, and in what this run has added up. */
 const differences = Effect.fnUntraced(function* (
   dir: string,
   files: ReadonlyArray<string>,
   records: ReadonlyArray<FileRecord>,
+  run: string,
   summary: Summary
 ) {
   const path = yield* Path.Path
@@ -179,17 +225,19 @@ const differences = Effect.fnUntraced(function* (
   const indexed = new Map(records.map(({ value }) => [value.path, value]))
   const differing = files.filter((file, i) => {
     const record = indexed.get(file)
-    return record?._tag !== "Done" || JSON.stringify(record.contents) !== JSON.stringify(contents[i])
+    return record?._tag !== "Done" || record.contents.sha256 !== contents[i]?.sha256
   })
-  const total = summaryOf(contents)
+  const ofRun = summaryOf(
+    records.flatMap(({ value }) => (value._tag === "Done" && value.run === run ? [value.contents] : []))
+  )
   return {
-    total,
+    total: summaryOf(contents),
     found: [
       ...differing.map((file) => `${file} is not in the index as it is on disk`),
       ...(records.length === files.length ? [] : [`${records.length} records for ${files.length} files`]),
-      ...(JSON.stringify(summary) === JSON.stringify(total)
+      ...(JSON.stringify(summary) === JSON.stringify(ofRun)
         ? []
-        : [`the summary says ${JSON.stringify(summary)}, and the walk ${JSON.stringify(total)}`])
+        : [`the summary says ${JSON.stringify(summary)}, and the records ${JSON.stringify(ofRun)}`])
     ]
   }
 })
@@ -239,7 +287,8 @@ const command = Command.make(
       if (files.length === 0) return yield* Console.log(`There are no files in ${dir}, so there is nothing to index.`)
 
       const index = yield* makeIndex((yield* Path.Path).resolve(dir))
-      yield* index.plan(files)
+      const before = yield* index.plan(files)
+      if (before > 0) yield* Console.log(`${before} of ${files.length} files are in the index already.`)
       const start = yield* Clock.currentTimeMillis
       yield* withProgress(
         Effect.forEach(Array.from({ length: workers }), (_, worker) => index.work(worker), {
@@ -247,22 +296,24 @@ const command = Command.make(
           discard: true
         }),
         files.length,
-        Effect.map(index.summary, ({ files }) => files)
+        Effect.map(index.summary, ({ files }) => before + files)
       )
       const seconds = ((yield* Clock.currentTimeMillis) - start) / 1000
 
+      const summary = yield* index.summary
       const { conflicts, late, retries, takeovers } = index.counts
       yield* Console.table({
         files: files.length,
+        "indexed by this run": summary.files,
         workers,
         conflicts,
         retries,
         takeovers,
         "late completions refused": late,
-        "records per second": Math.round(files.length / seconds)
+        "records per second": Math.round(summary.files / seconds)
       })
 
-      const { found, total } = yield* differences(dir, files, yield* index.list, yield* index.summary)
+      const { found, total } = yield* differences(dir, files, yield* index.list, index.run, summary)
       if (found.length > 0) {
         return yield* new CliError.UserError({ cause: `The index is wrong:\n${found.join("\n")}` })
       }

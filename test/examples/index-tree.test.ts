@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, describe, it } from "@effect/vitest"
@@ -18,34 +18,60 @@ const run = (...args: ReadonlyArray<string>) => {
   return { status, stdout, stderr, told }
 }
 
-describe("index-tree", () => {
-  it("indexes every file once, with conflicts and takeovers on the way", () => {
-    const { status, stderr, stdout, told } = run()
-    assert.strictEqual(status, 0, stderr)
-    assert.isAbove(told("files"), 400)
-    assert.isAbove(told("conflicts"), 0)
-    assert.isAbove(told("takeovers"), 0)
-    assert.isAbove(told("late completions refused"), 0)
-    assert.match(stdout, /A plain sequential walk finds the same \d+ files/)
-  }, 60_000)
+describe("index-tree", { timeout: 60_000 }, () => {
+  it("indexes every file once, with conflicts and takeovers on the way, and finds them again later", () => {
+    const file = join(folder, "demo.db")
+    const first = run("--file", file)
+    assert.strictEqual(first.status, 0, first.stderr)
+    assert.isAbove(first.told("files"), 400)
+    assert.strictEqual(first.told("indexed by this run"), first.told("files"))
+    assert.isAbove(first.told("conflicts"), 0)
+    assert.isAbove(first.told("takeovers"), 0)
+    assert.isAbove(first.told("late completions refused"), 0)
+    assert.match(first.stdout, /A plain sequential walk finds the same \d+ files/)
 
-  const endpoint = inject("dynamoDbEndpoint")
-  it.skipIf(endpoint === undefined)(
-    "does so on DynamoDB",
-    () => {
-      const { status, stderr, stdout } = run("--backend", "dynamodb", "--endpoint", endpoint ?? "", "--dir", "src")
+    const second = run("--file", file)
+    assert.strictEqual(second.status, 0, second.stderr)
+    assert.include(second.stdout, `${first.told("files")} of ${first.told("files")} files are in the index already.`)
+    assert.strictEqual(second.told("indexed by this run"), 0)
+  })
+
+  it("goes on from an index of which files have changed, come and gone since", () => {
+    const [dir, file] = [join(folder, "changing"), join(folder, "changing.db")]
+    mkdirSync(dir)
+    for (const name of ["same", "changed", "gone"]) writeFileSync(join(dir, name), "1")
+    assert.strictEqual(run("--dir", dir, "--file", file).told("indexed by this run"), 3)
+    writeFileSync(join(dir, "changed"), "23")
+    utimesSync(join(dir, "changed"), 1, 1)
+    writeFileSync(join(dir, "new"), "456")
+    rmSync(join(dir, "gone"))
+    const { status, stderr, stdout, told } = run("--dir", dir, "--file", file)
+    assert.strictEqual(status, 0, stderr)
+    assert.include(stdout, "1 of 3 files are in the index already.")
+    assert.strictEqual(told("indexed by this run"), 2)
+    assert.include(stdout, "the same 3 files, each indexed once: 0 lines, 6 bytes")
+  })
+
+  const where: Record<string, ReadonlyArray<string | undefined>> = {
+    memory: [],
+    dynamodb: ["--endpoint", inject("dynamoDbEndpoint")],
+    redis: ["--url", inject("redisUrl")]
+  }
+  for (const [backend, flags] of Object.entries(where)) {
+    it.skipIf(flags.includes(undefined))(`does so on ${backend}`, () => {
+      const args = ["--backend", backend, ...flags.map(String), "--dir", "src"]
+      const { status, stderr, stdout } = run(...args)
       assert.strictEqual(status, 0, stderr)
       assert.match(stdout, /A plain sequential walk finds the same \d+ files/)
-    },
-    60_000
-  )
+    })
+  }
 
   it("takes paths of any length and files of any content", () => {
     const deep = join(folder, "deep", ...Array.from({ length: 12 }, () => "é".repeat(60)))
     mkdirSync(deep, { recursive: true })
     writeFileSync(join(deep, "binary"), Buffer.from([0, 10, 255, 10]))
     writeFileSync(join(folder, "deep", "empty"), "")
-    const { status, stderr, stdout } = run("--dir", join(folder, "deep"), "--workers", "2")
+    const { status, stderr, stdout } = run("--dir", join(folder, "deep"), "--workers", "2", "--backend", "memory")
     assert.strictEqual(status, 0, stderr)
     assert.include(stdout, "the same 2 files, each indexed once: 2 lines, 4 bytes")
   })
@@ -53,10 +79,10 @@ describe("index-tree", () => {
   it("says what it found in a folder that is empty or missing", () => {
     const empty = join(folder, "empty")
     mkdirSync(empty)
-    const nothing = run("--dir", empty)
+    const nothing = run("--dir", empty, "--backend", "memory")
     assert.strictEqual(nothing.status, 0)
     assert.include(nothing.stdout, `There are no files in ${empty}`)
-    const missing = run("--dir", join(folder, "missing"))
+    const missing = run("--dir", join(folder, "missing"), "--backend", "memory")
     assert.strictEqual(missing.status, 1)
     assert.include(missing.stderr, `There is no folder ${join(folder, "missing")}`)
   })
@@ -67,6 +93,10 @@ describe("index-tree", () => {
     assert.include(run("--backend", "paper").stderr, '"memory"')
     assert.strictEqual(run("--backend", "paper").status, 1)
     assert.include(run("--table", "t").stderr, "--table and --endpoint go with --backend dynamodb")
+    assert.include(run("--backend", "redis", "--file", "f").stderr, "--file goes with --backend sqlite")
+    assert.include(run("--file", join(folder, "missing", "f")).stderr, "in a folder that exists")
+    assert.include(run("--backend", "redis", "--url", "redis://127.0.0.1:1").stderr, "Redis can't be reached")
+    assert.include(run("--backend", "redis", "--url", "localhost").stderr, "such as redis://localhost:6379")
     assert.include(run("--help").stdout, "--backend")
   })
 })
