@@ -67,5 +67,5 @@ describe("documentation", () => {
       assert.fail(`An example does not hold:\n${stderr}`)
     )
     rmSync(folder, { recursive: true })
-  }, 120_000)
+  })
 })

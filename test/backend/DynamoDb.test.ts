@@ -27,8 +27,9 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
+import type { Fate } from "../support/ambiguity.ts"
 import { clientConfig, endpoint, layerTable, newClient, newTableName, plant, putItem } from "../support/dynamoDb.ts"
-import { type Fate, faultyProxy } from "../support/faultyProxy.ts"
+import { type Answer, dynamoDbProxy } from "../support/dynamoDbProxy.ts"
 
 const tableName = newTableName()
 
@@ -161,8 +162,8 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
 
       it.effect("a request once, whatever retries the user's client has", () =>
         Effect.gen(function* () {
-          const failing: Fate = { status: 500, type: "InternalServerError", message: "told to" }
-          const proxy = yield* faultyProxy(endpoint ?? "", () => failing)
+          const failing: Answer = { status: 500, type: "InternalServerError", message: "told to" }
+          const proxy = yield* dynamoDbProxy(endpoint ?? "", () => failing)
           const backend = DynamoDb.layer({ tableName, retrySchedule: Schedule.recurs(0) }).pipe(
             Layer.provide(DynamoDb.layerClient({ ...clientConfig, endpoint: proxy.endpoint, maxAttempts: 4 }))
           )
@@ -420,7 +421,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
 
       it.effect("what the engine and the way there answer, each by its reason, outcome and what to do", () =>
         Effect.gen(function* () {
-          const cases: ReadonlyArray<readonly [Fate, string, Backend["outcome"], boolean, RegExp]> = [
+          const cases: ReadonlyArray<readonly [Answer | Fate, string, Backend["outcome"], boolean, RegExp]> = [
             [
               { status: 400, type: "ThrottlingException", message: "" },
               "Throttled",
@@ -503,7 +504,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
             ]
           ]
           for (const [fate, reason, outcome, isRetryable, message] of cases) {
-            const proxy = yield* faultyProxy(endpoint ?? "", () => fate)
+            const proxy = yield* dynamoDbProxy(endpoint ?? "", () => fate)
             const backend = DynamoDb.layer({
               tableName,
               requestTimeout: "300 millis",
@@ -560,7 +561,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
     describe("lets go", () => {
       it.effect("of the request when the fiber is interrupted", () =>
         Effect.gen(function* () {
-          const proxy = yield* faultyProxy(endpoint ?? "", () => "hang")
+          const proxy = yield* dynamoDbProxy(endpoint ?? "", () => "hang")
           const context = yield* Layer.build(
             DynamoDb.layer({ tableName }).pipe(
               Layer.provide(DynamoDb.layerClient({ ...clientConfig, endpoint: proxy.endpoint }))
@@ -667,7 +668,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
           const table = newTableName()
           yield* DynamoDb.createTable({ tableName: table })
           let writes = 0
-          const proxy = yield* faultyProxy(endpoint ?? "", (operation) =>
+          const proxy = yield* dynamoDbProxy(endpoint ?? "", (operation) =>
             operation === "UpdateItem" && ++writes === 2 ? "lose" : "pass"
           )
           yield* Effect.gen(function* () {
@@ -775,7 +776,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
             assert.deepStrictEqual(consistency, [false, false])
           }).pipe(Effect.provide(backend))
           let lost = false
-          const proxy = yield* faultyProxy(endpoint ?? "", (operation) => {
+          const proxy = yield* dynamoDbProxy(endpoint ?? "", (operation) => {
             if (operation !== "UpdateItem" || lost) return "pass"
             lost = true
             return "lose"

@@ -11,9 +11,10 @@ import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as TaskContract from "../../src/testing/TaskContract.ts"
+import type { Fate } from "../support/ambiguity.ts"
 import { newKeyPrefix, plant } from "../support/redis.ts"
 import { startCluster } from "../support/redisCluster.ts"
-import { type Fate, isWrite, redisProxy } from "../support/redisProxy.ts"
+import { isWrite, redisProxy } from "../support/redisProxy.ts"
 import { ask } from "../support/redisServer.ts"
 
 /** The URLs of the masters. */

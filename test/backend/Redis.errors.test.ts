@@ -3,7 +3,7 @@ import { networkInterfaces } from "node:os"
 import { join } from "node:path"
 import { inspect } from "node:util"
 import { NodeRedis } from "@effect/platform-node"
-import { assert, describe, it, vi } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Logger, Schedule, Scope } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { createClient } from "redis"
@@ -18,9 +18,6 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import { newFolder } from "../support/redisCluster.ts"
 import { as, ask, newServer, steadyPort } from "../support/redisServer.ts"
-
-// Servers start in most of these tests.
-vi.setConfig({ testTimeout: 30_000 })
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
 const page = makePrefix({ owner: "alice", idPrefix: "" })

@@ -1,200 +1,46 @@
 import { NodeRedis } from "@effect/platform-node"
-import { assert, describe, layer, vi } from "@effect/vitest"
+import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Logger, Schedule, Scope } from "effect"
 import type * as EffectRedis from "effect/persistence/Redis"
 import * as Redis from "../../src/backend/Redis.ts"
 import * as RedisClient from "../../src/backend/RedisClient.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
-import type { Backend } from "../../src/StorageError.ts"
-import { makeUnsafe } from "../../src/StorageKey.ts"
-import { newSeed, randomFrom } from "../support/faultyProxy.ts"
+import { ambiguityCases, assertUnknown, type Fate, first, newKey } from "../support/ambiguity.ts"
 import { layerKeys, newKeyPrefix, url } from "../support/redis.ts"
-import { type Fate, isWrite, redisProxy } from "../support/redisProxy.ts"
-
-vi.setConfig({ testTimeout: 30_000 })
+import { isWrite, redisProxy } from "../support/redisProxy.ts"
 
 const keyPrefix = newKeyPrefix()
-type Command = ReadonlyArray<string>
 type Client = (options: Parameters<typeof RedisClient.layer>[0]) => Layer.Layer<EffectRedis.Redis, unknown>
 
 const retrying = (times: number) => Schedule.upTo(Schedule.spaced("5 millis"), { times })
 const quickly = { socket: { reconnectStrategy: () => 1 } }
 
+/** What a client says of itself when it connects, and what the Layer asks first. */
+const opening = ["HELLO", "CLIENT", "INFO", "PING"]
+
 /** A backend whose commands go through a proxy, which decides their fate, and that proxy. */
-const through = (fateOf: (command: Command) => Fate, options: Redis.Options = {}, client: Client = RedisClient.layer) =>
+const through = (fateOf: (isWrite: boolean) => Fate, options: Redis.Options = {}, client: Client = RedisClient.layer) =>
   Effect.gen(function* () {
-    const proxy = yield* redisProxy(url ?? "", fateOf)
+    const proxy = yield* redisProxy(url ?? "", (command) => fateOf(isWrite(command)))
     const faulty = Redis.layer({ keyPrefix, retrySchedule: retrying(400), ...options }).pipe(
       Layer.provide(client({ url: proxy.url, ...quickly })),
       Layer.provide(Logger.layer([]))
     )
-    const context = yield* Layer.build(faulty)
-    return { proxy, backend: yield* Effect.provide(StorageBackend, context) }
+    const backend = yield* Effect.provide(StorageBackend, yield* Layer.build(faulty))
+    const requests = () => proxy.commands.map(([name = ""]) => name).filter((name) => !opening.includes(name))
+    return { proxy, backend, requests }
   })
-
-const newKey = () => makeUnsafe({ owner: `owner-${crypto.randomUUID()}`, id: "a" })
-
-/** What the backend sent, without what a client says of itself when it connects. */
-const sent = (commands: ReadonlyArray<Command>) =>
-  commands.map(([name = ""]) => name).filter((name) => !["HELLO", "CLIENT", "INFO", "PING"].includes(name))
 
 const pass = (): Fate => "pass"
 
-/** A fate for some of the writes. */
-const writes = (fate: () => Fate) => (command: Command) => (isWrite(command) ? fate() : "pass")
-
-/** A fate for the first write, and none for those after it. */
-const first = (fate: Fate) => {
-  let decided = false
-  return writes(() => {
-    if (decided) return "pass"
-    decided = true
-    return fate
-  })
-}
-
-const assertUnknown = (error: { readonly _tag: string }) => {
-  assert.strictEqual(error._tag, "Backend")
-  assert.strictEqual((error as Backend).outcome, "unknown")
-  assert.isFalse((error as Backend).isRetryable)
-}
-
 describe.skipIf(url === undefined)("Redis, where answers are lost", () => {
   layer(layerKeys({ keyPrefix }), { excludeTestServices: true })((it) => {
-    for (const lost of [0.1, 0.3]) {
-      it.effect(
-        `a lone writer of 1,000 compare-and-sets sees no conflict with ${lost * 100}% lost`,
-        () =>
-          Effect.gen(function* () {
-            const random = randomFrom(newSeed(`lone writer, ${lost} lost`))
-            const { backend, proxy } = yield* through(writes(() => (random() < lost ? "lose" : "pass")))
-            const key = newKey()
-            let record = yield* (yield* StorageBackend).put(key, "0")
-            for (let i = 1; i <= 1000; i++) record = yield* backend.putIfVersion(key, String(i), record)
-            const final = yield* (yield* StorageBackend).get(key)
-            assert.strictEqual(final.data, "1000")
-            assert.strictEqual(final.version, 1001)
-            const sent = proxy.commands.filter(isWrite).length
-            console.log(
-              `lone writer, ${lost} lost: 1000 written, ${sent} requests on ${proxy.connections()} connections, 0 conflicts, version ${final.version}`
-            )
-            assert.isAbove(sent, 1000)
-          }),
-        120_000
-      )
-    }
-
-    it.effect(
-      "8 writers with 10% lost: what is acknowledged is there, and no conflict is false",
-      () =>
-        Effect.gen(function* () {
-          const random = randomFrom(newSeed("8 writers"))
-          const { backend, proxy } = yield* through(writes(() => (random() < 0.1 ? "lose" : "pass")))
-          const direct = yield* StorageBackend
-          const key = newKey()
-          yield* direct.put(key, "[]")
-          const told = { acknowledged: new Set<string>(), unknown: new Set<string>(), conflict: new Set<string>() }
-          const write = (name: string) =>
-            Effect.gen(function* () {
-              const record = yield* direct.get(key)
-              const applied: Array<string> = JSON.parse(record.data)
-              yield* backend.putIfVersion(key, JSON.stringify([...applied, name]), record)
-              told.acknowledged.add(name)
-            }).pipe(
-              Effect.catchTag("VersionConflict", () => Effect.sync(() => told.conflict.add(name))),
-              Effect.catchTag("Backend", (error) => {
-                assertUnknown(error)
-                return Effect.sync(() => told.unknown.add(name))
-              })
-            )
-          yield* Effect.forEach(
-            Array.from({ length: 8 }, (_, writer) => writer),
-            (writer) =>
-              Effect.forEach(Array.from({ length: 60 }), (_, i) => write(`${writer}.${i}`), { discard: true }),
-            { concurrency: "unbounded", discard: true }
-          )
-          const final: Array<string> = JSON.parse((yield* direct.get(key)).data)
-          const [acknowledged, unknown] = [told.acknowledged.size, told.unknown.size]
-          console.log(
-            `8 writers: ${acknowledged} acknowledged, ${told.conflict.size} conflicts, ${unknown} unknown, counter ${final.length}, ${proxy.connections()} connections`
-          )
-          assert.strictEqual(new Set(final).size, final.length, "a write was applied twice")
-          assert.isAtLeast(final.length, acknowledged)
-          assert.isAtMost(final.length, acknowledged + unknown)
-          for (const name of told.acknowledged) assert.include(final, name)
-          for (const name of told.conflict)
-            assert.notInclude(final, name, "a conflict was told of a write that was applied")
-        }),
-      120_000
-    )
-
-    it.effect("no write after a lost answer wipes out what another wrote or removed since", () =>
-      Effect.gen(function* () {
-        const direct = yield* StorageBackend
-        const operations = {
-          put: (backend: StorageBackend["Service"], key: ReturnType<typeof newKey>) => backend.put(key, "ours"),
-          create: (backend: StorageBackend["Service"], key: ReturnType<typeof newKey>) =>
-            backend.putIfVersion(key, "ours", 0),
-          byVersion: (backend: StorageBackend["Service"], key: ReturnType<typeof newKey>) =>
-            backend.putIfVersion(key, "ours", 1),
-          delete: (backend: StorageBackend["Service"], key: ReturnType<typeof newKey>) => backend.delete(key),
-          deleteByVersion: (backend: StorageBackend["Service"], key: ReturnType<typeof newKey>) =>
-            backend.deleteIfVersion(key, 1)
-        }
-        for (const [name, operation] of Object.entries(operations)) {
-          const overwritten = newKey()
-          if (name !== "create") yield* direct.put(overwritten, "before")
-          const put = { loseAfter: () => Effect.runPromise(direct.put(overwritten, "theirs")) }
-          const first1 = yield* through(first(put))
-          assertUnknown(yield* Effect.flip(operation(first1.backend, overwritten)))
-          assert.strictEqual((yield* direct.get(overwritten)).data, "theirs", name)
-
-          const removed = newKey()
-          if (name !== "create") yield* direct.put(removed, "before")
-          const remove = { loseAfter: () => Effect.runPromise(direct.delete(removed)) }
-          const first2 = yield* through(first(remove))
-          assertUnknown(yield* Effect.flip(operation(first2.backend, removed)))
-          assert.strictEqual((yield* Effect.flip(direct.get(removed)))._tag, "RecordNotFound", name)
-        }
-      })
-    )
-
-    it.effect("a put or a create whose answer was lost is found by one read", () =>
-      Effect.gen(function* () {
-        const direct = yield* StorageBackend
-        yield* direct.put(newKey(), "so that Redis has the script")
-        for (const expected of [undefined, 0] as const) {
-          const key = newKey()
-          const { backend, proxy } = yield* through(first("lose"))
-          const written = yield* expected === undefined
-            ? backend.put(key, "ours")
-            : backend.putIfVersion(key, "ours", expected)
-          assert.deepStrictEqual(yield* direct.get(key), written)
-          assert.deepStrictEqual(sent(proxy.commands), ["EVALSHA", "HMGET"])
-        }
-      })
-    )
-
-    it.effect("where every answer is lost the outcome is unknown, and a read tells", () =>
-      Effect.gen(function* () {
-        const direct = yield* StorageBackend
-        const key = newKey()
-        const record = yield* direct.put(key, "before")
-        const lost = yield* through(
-          writes(() => "lose"),
-          { retrySchedule: retrying(20) }
-        )
-        assertUnknown(yield* Effect.flip(lost.backend.putIfVersion(key, "after", record)))
-        assert.strictEqual((yield* lost.backend.get(key)).data, "after")
-
-        const dropped = yield* through(
-          writes(() => "drop"),
-          { retrySchedule: retrying(20) }
-        )
-        assertUnknown(yield* Effect.flip(dropped.backend.putIfVersion(key, "never", yield* direct.get(key))))
-        assert.strictEqual((yield* dropped.backend.get(key)).data, "after")
-      })
-    )
+    ambiguityCases(it, {
+      through: (fateOf, { isPatient } = { isPatient: true }) =>
+        through(fateOf, isPatient ? {} : { retrySchedule: retrying(20) }),
+      write: "EVALSHA",
+      read: "HMGET"
+    })
 
     it.effect("a client sends no command again by itself, whatever else was on its connection", () =>
       Effect.gen(function* () {
@@ -203,7 +49,7 @@ describe.skipIf(url === undefined)("Redis, where answers are lost", () => {
         for (const client of [RedisClient.layer, NodeRedis.layer]) {
           let count = 0
           const { backend, proxy } = yield* through(
-            writes(() => (++count === 20 ? "lose" : "pass")),
+            (isWrite) => (isWrite && ++count === 20 ? "lose" : "pass"),
             {},
             client
           )
@@ -258,12 +104,12 @@ describe.skipIf(url === undefined)("Redis, where answers are lost", () => {
 
     it.effect("a write that is interrupted before it is sent is never sent", () =>
       Effect.gen(function* () {
-        const { backend, proxy } = yield* through(pass)
+        const { backend, requests } = yield* through(pass)
         const key = newKey()
         const fiber = yield* Effect.forkChild(backend.put(key, "data"), { startImmediately: true })
         yield* Fiber.interrupt(fiber)
         assert.strictEqual((yield* Effect.flip(backend.get(key)))._tag, "RecordNotFound")
-        assert.deepStrictEqual(sent(proxy.commands), ["HMGET"])
+        assert.deepStrictEqual(requests(), ["HMGET"])
       })
     )
 

@@ -217,23 +217,19 @@ describe("Sqlite, on a file that it can't use", () => {
   if (!mayMount) console.warn("The test of a full disk is skipped: it takes Linux, with unshare and user namespaces.")
   if (!mayMount && process.env.CI !== undefined) throw new Error("There is no unshare that may mount")
 
-  it.skipIf(!mayMount)(
-    "says so of a full and of a read-only disk, and loses nothing that it has acknowledged",
-    () => {
-      const folder = mkdtempSync(join(tmpdir(), "disk-"))
-      const script = join(import.meta.dirname, "../support/sqliteDisk.ts")
-      const child = spawnSync("unshare", ["--map-root-user", "--mount", "node", script, folder], { encoding: "utf8" })
-      assert.strictEqual(child.status, 0, child.stderr)
-      const { acknowledged, full, readOnly, there } = JSON.parse(child.stdout)
-      assert.deepInclude(full, { reason: "Unavailable", outcome: "not-applied" })
-      assert.include(full.message, "is full: make room on it")
-      assert.isAbove(acknowledged, 0)
-      assert.strictEqual(there, acknowledged)
-      assert.deepInclude(readOnly, { reason: "Misconfigured", outcome: "not-applied" })
-      assert.include(readOnly.message, "can't be written")
-    },
-    30_000
-  )
+  it.skipIf(!mayMount)("says so of a full and of a read-only disk, and loses nothing that it has acknowledged", () => {
+    const folder = mkdtempSync(join(tmpdir(), "disk-"))
+    const script = join(import.meta.dirname, "../support/sqliteDisk.ts")
+    const child = spawnSync("unshare", ["--map-root-user", "--mount", "node", script, folder], { encoding: "utf8" })
+    assert.strictEqual(child.status, 0, child.stderr)
+    const { acknowledged, full, readOnly, there } = JSON.parse(child.stdout)
+    assert.deepInclude(full, { reason: "Unavailable", outcome: "not-applied" })
+    assert.include(full.message, "is full: make room on it")
+    assert.isAbove(acknowledged, 0)
+    assert.strictEqual(there, acknowledged)
+    assert.deepInclude(readOnly, { reason: "Misconfigured", outcome: "not-applied" })
+    assert.include(readOnly.message, "can't be written")
+  })
 
   it.effect("says so of a file that it may only read", () =>
     Effect.gen(function* () {

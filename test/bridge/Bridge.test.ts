@@ -44,8 +44,6 @@ type PersistenceBridge = (owner: string) => Layer.Layer<Persistence.BackingPersi
 const keyValueBridge: KeyValueBridge = (owner) => Bridge.layerKeyValueStore({ owner })
 const persistenceBridge: PersistenceBridge = (owner) => Bridge.layerBackingPersistence({ owner })
 
-const seconds = 60_000
-
 /** A memory backend whose primitives are counted, and yield to other fibers. */
 const counting = () => {
   const requests: Array<string> = []
@@ -117,11 +115,7 @@ const keyValueCases = (name: string, storage: Layer.Layer<StorageBackend, unknow
         store: KeyValueStore.KeyValueStore
       ) => Effect.Effect<void, KeyValueStore.KeyValueStoreError | Schema.SchemaError>
     ) =>
-      it.effect(
-        title,
-        () => KeyValueStore.KeyValueStore.use(f).pipe(Effect.provide(Layer.fresh(bridge(newOwner())))),
-        seconds
-      )
+      it.effect(title, () => KeyValueStore.KeyValueStore.use(f).pipe(Effect.provide(Layer.fresh(bridge(newOwner())))))
 
     test("keeps any keys apart, and lists them", (store) =>
       Effect.gen(function* () {
@@ -317,7 +311,7 @@ for (const [name, storage] of [
           assert.deepStrictEqual(yield* runKeyValueCommand(bridge, command), expected)
         }
       }, Effect.scoped),
-      { timeout: seconds, arbitrary: { size: 200 } }
+      { arbitrary: { size: 200 } }
     )
   })
 }
@@ -365,24 +359,21 @@ describe("Bridge.layerKeyValueStore", () => {
     }).pipe(Effect.scoped, Effect.provide(counting().storage))
   )
 
-  it.live(
-    "loses none of 1,000 increments from two processes",
-    () =>
-      Effect.gen(function* () {
-        const script = join(import.meta.dirname, "../support/kvIncrementer.ts")
-        const incremented = Effect.fnUntraced(function* (how: string) {
-          const filename = newFile()
-          const file = keyValueBridge("alice").pipe(Layer.provide(Sqlite.layer({ filename })))
-          const store = Context.get(yield* Layer.build(file), KeyValueStore.KeyValueStore)
-          yield* store.set("counter", "0")
-          const child = Effect.promise(() => run("node", [script, filename, "alice", "500", "2", how]))
-          yield* Effect.all([child, child], { concurrency: 2 })
-          return Number(yield* store.get("counter"))
-        }, Effect.scoped)
-        assert.strictEqual(yield* incremented("modify"), 1000)
-        assert.isBelow(yield* incremented("get and set"), 1000)
-      }),
-    4 * seconds
+  it.live("loses none of 1,000 increments from two processes", () =>
+    Effect.gen(function* () {
+      const script = join(import.meta.dirname, "../support/kvIncrementer.ts")
+      const incremented = Effect.fnUntraced(function* (how: string) {
+        const filename = newFile()
+        const file = keyValueBridge("alice").pipe(Layer.provide(Sqlite.layer({ filename })))
+        const store = Context.get(yield* Layer.build(file), KeyValueStore.KeyValueStore)
+        yield* store.set("counter", "0")
+        const child = Effect.promise(() => run("node", [script, filename, "alice", "500", "2", how]))
+        yield* Effect.all([child, child], { concurrency: 2 })
+        return Number(yield* store.get("counter"))
+      }, Effect.scoped)
+      assert.strictEqual(yield* incremented("modify"), 1000)
+      assert.isBelow(yield* incremented("get and set"), 1000)
+    })
   )
 
   it.effect("lets the modifies of one key from one process take turns, and those of others run beside them", () => {
@@ -587,7 +578,7 @@ const persistenceCases = (name: string, storage: Layer.Layer<StorageBackend, unk
     const test = (
       title: string,
       effect: Effect.Effect<void, Persistence.PersistenceError, Persistence.BackingPersistence | Scope.Scope>
-    ) => it.effect(title, () => Effect.provide(effect, Layer.fresh(bridge(newOwner()))), seconds)
+    ) => it.effect(title, () => Effect.provide(effect, Layer.fresh(bridge(newOwner()))))
 
     test(
       "keeps the entries of stores apart, whatever their ids and keys",
@@ -750,7 +741,7 @@ for (const [name, storage] of [
           assert.deepStrictEqual(yield* runPersistenceCommand(store, command, step), expected)
         }
       }, Effect.scoped),
-      { timeout: seconds, arbitrary: { size: 200 } }
+      { arbitrary: { size: 200 } }
     )
 
     it.effect("ends a time to live to the millisecond", () =>
@@ -932,19 +923,16 @@ describe("Bridge.layerBackingPersistence", () => {
 })
 
 describe.skipIf(endpoint === undefined)("Bridge.layerBackingPersistence, on DynamoDB", () => {
-  it.live(
-    "lets a PersistedCache outlive the process",
-    () =>
-      Effect.gen(function* () {
-        const storage = layerTable({ tableName: newTableName() })
-        const lookups: Array<string> = []
-        const ask = Effect.flatMap(newCache(lookups), (cache) =>
-          Effect.flip(cache.get(new GetName({ id: "nobody" })))
-        ).pipe(Effect.scoped, Effect.provide(Layer.fresh(persistedBy(storage, "alice"))))
-        assert.strictEqual(yield* ask, "no such name")
-        assert.strictEqual(yield* ask, "no such name")
-        assert.deepStrictEqual(lookups, ["nobody"])
-      }),
-    seconds
+  it.live("lets a PersistedCache outlive the process", () =>
+    Effect.gen(function* () {
+      const storage = layerTable({ tableName: newTableName() })
+      const lookups: Array<string> = []
+      const ask = Effect.flatMap(newCache(lookups), (cache) =>
+        Effect.flip(cache.get(new GetName({ id: "nobody" })))
+      ).pipe(Effect.scoped, Effect.provide(Layer.fresh(persistedBy(storage, "alice"))))
+      assert.strictEqual(yield* ask, "no such name")
+      assert.strictEqual(yield* ask, "no such name")
+      assert.deepStrictEqual(lookups, ["nobody"])
+    })
   )
 })

@@ -18,7 +18,7 @@ const run = (...args: ReadonlyArray<string>) => {
   return { status, stdout, stderr, told }
 }
 
-describe("index-tree", { timeout: 60_000 }, () => {
+describe("index-tree", () => {
   it("indexes every file once, with conflicts and takeovers on the way, and finds them again later", () => {
     const file = join(folder, "demo.db")
     const first = run("--file", file)

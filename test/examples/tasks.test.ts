@@ -11,7 +11,7 @@ afterAll(() => rmSync(folder, { recursive: true }))
 const run = (...args: ReadonlyArray<string>) =>
   spawnSync("node", ["examples/tasks.ts", ...args], { cwd: join(import.meta.dirname, "../.."), encoding: "utf8" })
 
-describe("tasks", { timeout: 60_000 }, () => {
+describe("tasks", () => {
   const where: Record<string, ReadonlyArray<string | undefined>> = {
     sqlite: ["--file", join(folder, "tasks.db")],
     dynamodb: ["--endpoint", inject("dynamoDbEndpoint")],

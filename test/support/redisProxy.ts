@@ -1,12 +1,7 @@
 import { connect, createServer, type Socket } from "node:net"
 import { Effect } from "effect"
+import type { Fate } from "./ambiguity.ts"
 import { steadyPort } from "./redisServer.ts"
-
-/**
- * What becomes of a command: it passes; it is applied and its answer lost with the connection, after something else was
- * done; it is dropped with the connection before it arrives; or it and all that follow on its connection go unanswered.
- */
-export type Fate = "pass" | "lose" | "drop" | "hang" | { readonly loseAfter: () => Promise<unknown> }
 
 /** Where the RESP value that starts at an offset ends; undefined where it is not all there yet. */
 const endOf = (buffer: Buffer, start: number): number | undefined => {
@@ -50,7 +45,8 @@ export const isWrite = ([name = "", , keys]: ReadonlyArray<string>) => name.star
 
 /**
  * A proxy on loopback between a client and Redis, which decides the fate of each command, `["HMGET", ...]` for one, and
- * keeps what passed through it. It answers each connection in order, as Redis does.
+ * keeps what passed through it. It answers each connection in order, as Redis does: what is lost or dropped takes the
+ * connection with it, and after a command that hangs all others do.
  */
 export const redisProxy = Effect.fnUntraced(function* (
   target: string,

@@ -1,39 +1,20 @@
 import { createServer, request, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { Effect } from "effect"
+import type { Fate } from "./ambiguity.ts"
 
-/**
- * What becomes of a request: it passes; it is applied and its answer lost, after something else was done; it is dropped
- * before it arrives; it is never answered; or it is answered with an error that the engine itself can't be brought to.
- */
-export type Fate =
-  | "pass"
-  | "lose"
-  | "drop"
-  | "hang"
-  | { readonly loseAfter: () => Promise<unknown> }
-  | { readonly status: number; readonly type: string; readonly message: string }
-
-/** A seeded random number generator (mulberry32), so that a run can be repeated. */
-export const randomFrom = (seed: number) => () => {
-  seed = (seed + 0x6d2b79f5) | 0
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-}
-
-/** The seed of this run: `FAULT_SEED`, or a new one. It is printed, so that the run can be repeated. */
-export const newSeed = (name: string): number => {
-  const seed = Number(process.env.FAULT_SEED ?? Math.floor(Math.random() * 2 ** 31))
-  console.log(`${name}: FAULT_SEED=${seed}`)
-  return seed
+/** An answer that the engine itself can't be brought to. */
+export interface Answer {
+  readonly status: number
+  readonly type: string
+  readonly message: string
 }
 
 /**
  * A proxy on loopback between a client and DynamoDB, which decides the fate of each request by its name, `UpdateItem`
  * for one.
  */
-export const faultyProxy = (target: string, fateOf: (operation: string) => Fate) =>
+export const dynamoDbProxy = (target: string, fateOf: (operation: string) => Fate | Answer) =>
   Effect.acquireRelease(
     Effect.callback<{
       readonly endpoint: string
@@ -88,7 +69,7 @@ export const faultyProxy = (target: string, fateOf: (operation: string) => Fate)
     ({ close }) => Effect.sync(close)
   )
 
-const answer = (outgoing: ServerResponse, fate: { status: number; type: string; message: string }) => {
+const answer = (outgoing: ServerResponse, fate: Answer) => {
   outgoing.writeHead(fate.status, { "content-type": "application/x-amz-json-1.0" })
   outgoing.end(JSON.stringify({ __type: `com.amazonaws.dynamodb.v20120810#${fate.type}`, message: fate.message }))
 }

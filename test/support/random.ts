@@ -1,0 +1,14 @@
+/** A seeded random number generator (mulberry32), so that a run can be repeated. */
+export const randomFrom = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+}
+
+/** The seed of this run: `FAULT_SEED`, or a new one. It is printed, so that the run can be repeated. */
+export const newSeed = (name: string): number => {
+  const seed = Number(process.env.FAULT_SEED ?? Math.floor(Math.random() * 2 ** 31))
+  console.log(`${name}: FAULT_SEED=${seed}`)
+  return seed
+}
