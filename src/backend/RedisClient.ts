@@ -16,7 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import type * as Scope from "effect/Scope"
-import { createCluster } from "redis"
+import { createClient, createCluster } from "redis"
 import { type Backend, backend as backendError } from "../StorageError.ts"
 import { failureOf } from "./internal/redisFailure.ts"
 
@@ -123,18 +123,18 @@ const makeEval =
     )
   }
 
-/** The client throws on a URL that is none. */
-const checkUrl = (url: string | undefined) =>
-  url === undefined || /^rediss?:$/.test(URL.parse(url)?.protocol ?? "")
-    ? Effect.void
-    : Effect.fail(
-        backendError({
-          operation: "connect",
-          reason: "Misconfigured",
-          outcome: "not-applied",
-          description: "The URL of Redis is none: give one such as redis://localhost:6379"
-        })
-      )
+/** The client throws on a URL that is none, and may repeat it, with its password. */
+const checkUrl = (url = "redis://localhost") =>
+  Effect.try({
+    try: () => void createClient({ url }),
+    catch: () =>
+      backendError({
+        operation: "connect",
+        reason: "Misconfigured",
+        outcome: "not-applied",
+        description: "The URL of Redis is none: give one such as redis://localhost:6379"
+      })
+  })
 
 const makeSingle = Effect.fnUntraced(function* (options: NonNullable<Parameters<typeof NodeRedis.layer>[0]>) {
   yield* checkUrl(options.url)

@@ -71,6 +71,8 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
       assertBackend(yield* Effect.flip(build(url)), "Unavailable", "not-applied", /ECONNREFUSED.*host and port/)
       const cluster = RedisClient.layerCluster({ rootNodes: [{ url }] }).pipe(Layer.provide(Logger.layer([])))
       assertBackend(yield* Effect.flip(Layer.build(cluster)), "Unavailable", "not-applied", "See that it runs")
+      const local = yield* Effect.flip(build(url.replace("127.0.0.1", "localhost")))
+      assertBackend(local, "Unavailable", "not-applied", "host and port")
       const nowhere = yield* Effect.flip(build("redis://redis.invalid:6379"))
       assertBackend(nowhere, "Unavailable", "not-applied", "redis.invalid")
       // The Layer of Effect's own has its own error.
@@ -81,7 +83,14 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
 
   it.live("a URL that is none, without repeating it", () =>
     Effect.gen(function* () {
-      for (const url of ["localhost", "http://localhost:6379", "redis://:pass-word@localhost:port", ""]) {
+      for (const url of [
+        "localhost",
+        "http://localhost:6379",
+        "redis://:pass-word@localhost:port",
+        "redis://localhost/zero",
+        "unix:",
+        ""
+      ]) {
         const single = yield* Effect.flip(Layer.build(RedisClient.layer({ url })))
         const cluster = yield* Effect.flip(Layer.build(RedisClient.layerCluster({ rootNodes: [{ url }] })))
         for (const error of [single, cluster]) {

@@ -50,7 +50,9 @@ interface ClientError {
 
 /** What went wrong, and whether Redis may have applied the command: it may have, unless it or the way there says no. */
 export const failureOf = ({ cause }: RedisError, operation?: string): Backend => {
-  const error = (cause instanceof Error ? cause : new Error(String(cause))) as ClientError
+  // A host with several addresses fails with the errors of all.
+  const first = cause instanceof AggregateError ? cause.errors[0] : cause
+  const error = (first instanceof Error ? first : new Error(String(first))) as ClientError
   const kind = error.constructor.name
   const fail = (reason: Reason, outcome: Backend["outcome"], description: string) =>
     backendError({ operation, reason, outcome, description, cause })
