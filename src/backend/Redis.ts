@@ -38,8 +38,8 @@ export interface Options {
 const system = "redis"
 
 /**
- * How many seconds Redis keeps a hash after its record has expired: for clients whose clocks are behind that of the one
- * who wrote it.
+ * How many seconds Redis keeps a hash after its record has expired, by its own clock and by that of the client who wrote
+ * it: for clients whose clocks are behind.
  */
 const slack = 300
 
@@ -102,7 +102,10 @@ const writeScript = script<ReadonlyArray<string>>(`
   if ttl == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, new_expires_at, id) end
   redis.call('PERSIST', key)
   redis.call('HSET', key, 'version', next, 'data', new_data, 'write_id', new_write_id, 'expires_at', new_expires_at)
-  if ttl ~= '' then redis.pcall('EXPIRE', key, ttl) end
+  if ttl ~= '' then
+    local at = math.max(tonumber(redis.call('TIME')[1]) + tonumber(ttl), tonumber(new_expires_at) + ${slack})
+    redis.pcall('EXPIREAT', key, string.format('%.0f', at))
+  end
   return {next}
 `)
 
@@ -115,7 +118,10 @@ const removeScript = script<ReadonlyArray<string>>(`
   return {'removed'}
 `)
 
-/** Whether more follow, the last id examined, and the live records. Ids whose hash is gone leave the index. */
+/**
+ * Whether more follow, the last id examined, and the live records. An id whose hash is gone leaves the index, if it was
+ * due; else it comes without fields: while a cluster moves the slot, the hash may be on another node.
+ */
 const listScript = script<ReadonlyArray<string>>(`
   local index, expiry = KEYS[1], KEYS[2]
   local records, prefix, after, order, limit, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -136,10 +142,13 @@ const listScript = script<ReadonlyArray<string>>(`
     end
     examined = examined + 1
     found[2] = id
-    local version, data, write_id, expires_at = unpack(redis.call('HMGET', records .. id, ${fields}))
-    if not (version or data or write_id or expires_at) then
-      redis.call('ZREM', index, id)
-      redis.call('ZREM', expiry, id)
+    local hash = redis.pcall('HMGET', records .. id, ${fields})
+    if hash.err and not string.find(hash.err, 'non local key') then return hash end
+    local version, data, write_id, expires_at = unpack(hash)
+    local due = not (version or data or write_id or expires_at) and redis.call('ZSCORE', expiry, id)
+    if due and tonumber(due) <= now then
+      redis.pcall('ZREM', index, id)
+      redis.pcall('ZREM', expiry, id)
     elseif not ((tonumber(expires_at or '') or now + 1) <= now) then
       bytes = bytes + #(data or '')
       for _, value in ipairs({id, version or '', data or '', write_id or '', expires_at or ''}) do
@@ -150,17 +159,35 @@ const listScript = script<ReadonlyArray<string>>(`
   return found
 `)
 
-/** How many were removed. */
-const cleanupScript = script<number>(`
+/** An id whose hash is gone leaves the index. */
+const forgetScript = script<number>(`
+  local key, index, expiry = KEYS[1], KEYS[2], KEYS[3]
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('ZREM', expiry, ARGV[1])
+    redis.call('ZREM', index, ARGV[1])
+  end
+  return 0
+`)
+
+/** How many were due by their index, and how many of those were removed: the hash has the last word. */
+const cleanupScript = script<readonly [due: number, removed: number]>(`
   local index, expiry = KEYS[1], KEYS[2]
   local records, now = ARGV[1], tonumber(ARGV[2])
-  local due = redis.call('ZRANGE', expiry, '-inf', now, 'BYSCORE', 'LIMIT', 0, ${cleanupBatch})
+  local due, removed = redis.call('ZRANGE', expiry, '-inf', now, 'BYSCORE', 'LIMIT', 0, ${cleanupBatch}), 0
   for _, id in ipairs(due) do
-    redis.call('DEL', records .. id)
-    redis.call('ZREM', index, id)
-    redis.call('ZREM', expiry, id)
+    local key = records .. id
+    local expires_at = redis.call('HGET', key, 'expires_at')
+    local seconds = tonumber(expires_at or '')
+    if redis.call('EXISTS', key) == 1 and not (seconds and seconds <= now) then
+      if seconds then redis.call('ZADD', expiry, expires_at, id) else redis.call('ZREM', expiry, id) end
+    else
+      redis.call('DEL', key)
+      redis.call('ZREM', index, id)
+      redis.call('ZREM', expiry, id)
+      removed = removed + 1
+    end
   end
-  return #due
+  return {#due, removed}
 `)
 
 // -----------------------------------------------------------------------------
@@ -218,9 +245,9 @@ const makePrimitives = (
   run: Run,
   keyPrefix: string
 ): StorageBackend.Primitives => {
-  const evalRecord = (
-    recordScript: typeof writeScript,
-    { id, owner }: StorageKey,
+  const evalRecord = <Reply>(
+    recordScript: ReturnType<typeof script<Reply>>,
+    { id, owner }: Pick<StorageKey, "id" | "owner">,
     args: ReadonlyArray<string | number>
   ) => {
     const { expiry, index, record } = keysOf(keyPrefix, owner)
@@ -245,25 +272,39 @@ const makePrimitives = (
     )
   }
 
+  const read = ({ id, owner }: Pick<StorageKey, "id" | "owner">) =>
+    run(
+      redis.send<ReadonlyArray<string | null>>(
+        "HMGET",
+        keysOf(keyPrefix, owner).record + id,
+        ...["version", "data", "write_id", "expires_at"]
+      )
+    ).pipe(
+      Effect.flatMap((values) =>
+        values.every((value) => value === null)
+          ? Effect.undefined
+          : parse(
+              owner,
+              id,
+              values.map((value) => value ?? "")
+            )
+      )
+    )
+
+  /** What a listing has found of an id: a record, or nothing where that was. */
+  const listed = Effect.fnUntraced(function* (
+    key: Pick<StorageKey, "id" | "owner">,
+    fields: ReadonlyArray<string>,
+    now: number
+  ) {
+    if (fields.some((field) => field !== "")) return yield* parse(key.owner, key.id, fields)
+    const stored = yield* read(key)
+    if (stored === undefined) yield* Effect.ignore(evalRecord(forgetScript, key, []))
+    return stored === undefined || StorageBackend.isExpired(stored, now) ? undefined : stored
+  })
+
   return {
-    read: ({ id, owner }) =>
-      run(
-        redis.send<ReadonlyArray<string | null>>(
-          "HMGET",
-          keysOf(keyPrefix, owner).record + id,
-          ...["version", "data", "write_id", "expires_at"]
-        )
-      ).pipe(
-        Effect.flatMap((values) =>
-          values.every((value) => value === null)
-            ? Effect.undefined
-            : parse(
-                owner,
-                id,
-                values.map((value) => value ?? "")
-              )
-        )
-      ),
+    read,
 
     put: (key, made) => write(key, made, ["anything", 0, ""]),
 
@@ -282,11 +323,17 @@ const makePrimitives = (
         run(redis.eval(listScript)([index, expiry], [record, idPrefix, after, order, limit, now])),
         ([more, last, ...values]) =>
           Effect.map(
-            Effect.forEach(Array.from({ length: values.length / 5 }), (_, i) => {
-              const [id = "", ...stored] = values.slice(i * 5, i * 5 + 5)
-              return Effect.map(parse(owner, id, stored), (stored) => ({ id, ...stored }))
-            }),
-            (records) => ({ records, next: more === "more" ? last : undefined })
+            Effect.forEach(
+              Array.from({ length: values.length / 5 }),
+              (_, i) => {
+                const [id = "", ...fields] = values.slice(i * 5, i * 5 + 5)
+                return Effect.map(listed({ owner, id }, fields, now), (stored) =>
+                  stored === undefined ? [] : [{ id, ...stored }]
+                )
+              },
+              { concurrency: 16 }
+            ),
+            (records) => ({ records: records.flat(), next: more === "more" ? last : undefined })
           )
       )
     },
@@ -305,7 +352,11 @@ const makePrimitives = (
         for (const expiry of found) {
           const base = expiry.slice(0, -"expiry".length)
           const clean = run(redis.eval(cleanupScript)([`${base}index`, expiry], [`${base}record:`, now]))
-          for (let due = cleanupBatch; due === cleanupBatch; removed += due) due = yield* clean
+          for (let due = cleanupBatch; due === cleanupBatch; ) {
+            const batch = yield* clean
+            due = batch[0]
+            removed += batch[1]
+          }
         }
         cursor = next
       } while (cursor !== "0")

@@ -90,7 +90,10 @@ const resultOf = ({ errcode = 0 }: SqliteError): number => errcode & 0xff
 const busy = 5
 const locked = 6
 
-const isLocked = (error: SqliteError): boolean => resultOf(error) === busy || resultOf(error) === locked
+/** Others keep the lock of the log's index. */
+const protocol = 15
+
+const isLocked = (error: SqliteError): boolean => [busy, locked, protocol].includes(resultOf(error))
 
 interface Failure {
   readonly reason: Backend["reason"]["_tag"]
@@ -107,9 +110,13 @@ const failureOf = (error: SqliteError, filename: string): Failure => {
   if (error.code === "ERR_INVALID_STATE") {
     return notApplied("Misconfigured", `${filename} has been closed with the scope of its Layer: use it within that`)
   }
+  if (error.code === "ERR_OUT_OF_RANGE") {
+    return notApplied("Corrupt", `${filename} holds a number that is no version and no time: mend or delete the record`)
+  }
   switch (resultOf(error)) {
     case busy:
     case locked:
+    case protocol:
       return notApplied("Unavailable", `Another process keeps ${filename} locked: see which one, and why for so long`)
     case 3:
     case 8:
@@ -294,16 +301,21 @@ const makePrimitives = (
       return run(() => {
         const records: Array<StorageBackend.Chunk["records"][number]> = []
         let [examined, bytes, last]: [number, number, string | undefined] = [0, 0, undefined]
-        for (const found of statements.list[order].iterate({ owner, from, to, limit: limit + 1 })) {
-          const row = found as unknown as Row
-          if (examined === limit || bytes >= maxPageBytes) return { records, next: last }
-          examined++
-          last = row.id
-          if (row.expires_at !== null && row.expires_at <= now) continue
-          bytes += row.data.length
-          records.push({ id: row.id, ...toStored(row) })
+        const rows = statements.list[order].iterate({ owner, from, to, limit: limit + 1 })
+        try {
+          for (const found of rows) {
+            const row = found as unknown as Row
+            if (examined === limit || bytes >= maxPageBytes) return { records, next: last }
+            examined++
+            last = row.id
+            if (row.expires_at !== null && row.expires_at <= now) continue
+            bytes += row.data.length
+            records.push({ id: row.id, ...toStored(row) })
+          }
+          return { records, next: undefined }
+        } finally {
+          rows.return?.() // a row that can't be converted leaves the statement open, and its transaction
         }
-        return { records, next: undefined }
       })
     },
 
@@ -333,7 +345,7 @@ const ensureSchema = (db: DatabaseSync, filename: string): Backend | undefined =
   const pragma = (name: string) => db.prepare(`PRAGMA ${name}`).get()?.[name]
   const [application, version] = [pragma("application_id"), pragma("user_version")]
   const isEmpty = db.prepare("SELECT 1 FROM sqlite_schema").get() === undefined
-  if (application === 0 && version === 0 && isEmpty) {
+  if (application === 0 && version === 0 && isEmpty && pragma("encoding") === "UTF-8") {
     db.exec(schema)
   } else if (application !== applicationId) {
     return misconfigured(`${filename} is a database of something else: name another file`)
@@ -381,7 +393,8 @@ const make = Effect.fnUntraced(function* ({
   if (mode !== "wal" && filename !== ":memory:") {
     return yield* misconfigured(`${filename} can't have a write-ahead log: put it on a local disk`)
   }
-  yield* run(() => db.exec(`PRAGMA synchronous = ${synchronous}`))
+  // On macOS a disk confirms what it has not written yet, unless it is asked in full.
+  yield* run(() => db.exec(`PRAGMA synchronous = ${synchronous}; PRAGMA fullfsync = ${synchronous === "FULL"}`))
   const primitives = yield* run(() => makePrimitives(db, run))
   // A file that is locked has been tried again by then, and nothing else goes away by itself.
   return StorageBackend.make(primitives, { maxDataBytes, retrySchedule: Schedule.recurs(0) })

@@ -9,6 +9,7 @@ import * as RedisClient from "../../src/backend/RedisClient.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
+import * as StoragePrefix from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as TaskContract from "../../src/testing/TaskContract.ts"
 import type { Fate } from "../support/ambiguity.ts"
@@ -109,6 +110,44 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
         assert.strictEqual(yield* redis.send("GET", "{a}key"), "value")
       }).pipe(Effect.scoped, Effect.provide(layerKeys(newKeyPrefix())))
     )
+
+    for (const first of ["records", "index"]) {
+      it.effect(`lists all while the slot of an owner moves, the ${first} first, and afterwards`, () => {
+        const keyPrefix = newKeyPrefix()
+        return Effect.gen(function* () {
+          const backend = yield* StorageBackend
+          const ids = Array.from({ length: 20 }, (_, i) => `${i}`.padStart(2, "0"))
+          const expiresAt = DateTime.makeUnsafe(4_000_000_000_000)
+          for (const id of ids) yield* backend.put(makeUnsafe({ owner: "alice", id }), "data", { expiresAt })
+          const list = Effect.map(
+            backend.listByPrefix(StoragePrefix.makeUnsafe({ owner: "alice", idPrefix: "" })),
+            ({ records }) => records.map(({ key }) => key.id)
+          )
+          const base = `${keyPrefix}:{alice}:`
+          const sets = [`${base}index`, `${base}expiry`]
+          const records = ids.map((id) => `${base}record:${id}`)
+
+          const urls = yield* Masters
+          const slot = yield* ask(urls[0] ?? "", "CLUSTER", "KEYSLOT", `${base}index`)
+          const [source = "", target = ""] = (yield* Effect.forEach(urls, (url) =>
+            Effect.map(ask(url, "CLUSTER", "COUNTKEYSINSLOT", slot), (keys) => ({ url, keys: Number(keys) }))
+          ))
+            .toSorted((a, b) => b.keys - a.keys)
+            .map(({ url }) => url)
+          const [from, to] = [yield* ask(source, "CLUSTER", "MYID"), yield* ask(target, "CLUSTER", "MYID")]
+          const { hostname, port } = new URL(target)
+          const move = (keys: ReadonlyArray<string>) =>
+            ask(source, "MIGRATE", hostname, port, "", "0", "5000", "KEYS", ...keys)
+          yield* ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", from)
+          yield* ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", to)
+          yield* move([...(first === "index" ? sets : []), ...records.slice(0, 5)])
+          assert.deepStrictEqual(yield* list, ids)
+          yield* move([...(first === "index" ? [] : sets), ...records.slice(5)])
+          for (const url of urls) yield* ask(url, "CLUSTER", "SETSLOT", slot, "NODE", to)
+          assert.deepStrictEqual(yield* list, ids)
+        }).pipe(Effect.provide(layerKeys(keyPrefix)))
+      })
+    }
 
     it.effect("is what a client for one server is told to use instead", () =>
       Effect.gen(function* () {

@@ -88,8 +88,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
         "http://localhost:6379",
         "redis://:pass-word@localhost:port",
         "redis://localhost/zero",
-        "unix:",
-        ""
+        "unix:"
       ]) {
         const single = yield* Effect.flip(Layer.build(RedisClient.layer({ url })))
         const cluster = yield* Effect.flip(Layer.build(RedisClient.layerCluster({ rootNodes: [{ url }] })))

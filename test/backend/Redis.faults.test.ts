@@ -1,10 +1,11 @@
 import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Logger, Schedule, Scope } from "effect"
+import { Effect, Exit, Fiber, Layer, Logger, Option, Schedule, Scope } from "effect"
 import type * as EffectRedis from "effect/persistence/Redis"
 import * as Redis from "../../src/backend/Redis.ts"
 import * as RedisClient from "../../src/backend/RedisClient.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
+import type { Backend } from "../../src/StorageError.ts"
 import { ambiguityCases, assertUnknown, type Fate, first, newKey } from "../support/ambiguity.ts"
 import { layerKeys, newKeyPrefix, url } from "../support/redis.ts"
 import { isWrite, redisProxy } from "../support/redisProxy.ts"
@@ -88,6 +89,31 @@ describe.skipIf(url === undefined)("Redis, where answers are lost", () => {
         hangs = false
         yield* Effect.eventually(backend.get(newKey()).pipe(Effect.catchTag("RecordNotFound", () => Effect.void)))
         assert.strictEqual(proxy.connections(), 2)
+      })
+    )
+
+    it.effect("a connection that meets silence is given up, when the Layer is built and when it is replaced", () =>
+      Effect.gen(function* () {
+        let hangs = true
+        const fateOf = () => (hangs ? "hang" : "pass")
+        const timing = { requestTimeout: "200 millis", retrySchedule: Schedule.recurs(0) } as const
+        const interrupted = Effect.timeoutOption(Effect.scoped(through(fateOf, timing)), "200 millis")
+        assert.isTrue(Option.isNone(yield* interrupted))
+        const error = yield* Effect.flip(through(fateOf, timing))
+        assert.propertyVal(error, "_tag", "Backend")
+        assert.include((error as Backend).message, "Redis can't be reached: Connection timeout")
+
+        hangs = false
+        const { backend, proxy } = yield* through(fateOf, timing)
+        hangs = true
+        const late = { until: (error: { readonly message: string }) => error.message.includes("can't be reached") }
+        yield* Effect.repeat(Effect.flip(backend.get(newKey())), late)
+        // The connection that takes the place of the first meets silence, too.
+        yield* Effect.repeat(Effect.sync(proxy.connections), { until: (connections) => connections === 2 })
+        yield* Effect.sleep("500 millis")
+        hangs = false
+        yield* Effect.eventually(backend.put(newKey(), "data"))
+        assert.isAtLeast(proxy.connections(), 3)
       })
     )
 

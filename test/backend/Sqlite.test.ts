@@ -129,7 +129,10 @@ describe("Sqlite, on a file that it can't use", () => {
       withDatabase(other, (db) => db.exec("CREATE TABLE records (a); INSERT INTO records VALUES (1)"))
       const marked = newFile()
       withDatabase(marked, (db) => db.exec("PRAGMA application_id = 7"))
+      const utf16 = newFile()
+      withDatabase(utf16, (db) => db.exec("PRAGMA encoding = 'UTF-16'; CREATE TABLE t (a); DROP TABLE t"))
       for (const [filename, says] of [
+        [utf16, "a database of something else"],
         [newer, "schema 2, and this one knows 1"],
         [other, "a database of something else"],
         [marked, "a database of something else"]
@@ -198,6 +201,28 @@ describe("Sqlite, on a file that it can't use", () => {
       const record = yield* on({ filename })((backend) => backend.get(key))
       assert.strictEqual(record.version, Number.MAX_SAFE_INTEGER)
     })
+  )
+
+  it.effect(
+    "says so of a number that is there all the same, and leaves no read open that would hide what others write",
+    () =>
+      Effect.gen(function* () {
+        const filename = newFile()
+        yield* on({ filename })(
+          Effect.fnUntraced(function* (backend) {
+            withDatabase(filename, (db) => {
+              db.exec("PRAGMA ignore_check_constraints = ON")
+              db.exec(`INSERT INTO records VALUES ('alice', 'a', ${2n ** 60n}, 'data', NULL, NULL)`)
+            })
+            const errors = [yield* Effect.flip(backend.get(key)), yield* Effect.flip(backend.listByPrefix(alices))]
+            for (const error of errors) assertBackend(error, { reason: "Corrupt", says: "mend or delete the record" })
+            const cleared = withDatabase(filename, (db) => db.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get())
+            assert.strictEqual(cleared?.busy, 0)
+            assert.isTrue(yield* backend.delete(key))
+            assert.strictEqual((yield* backend.put(key, "mended")).version, 1)
+          })
+        )
+      })
   )
 
   it.effect("says so once its scope is closed", () =>

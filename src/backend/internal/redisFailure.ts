@@ -46,13 +46,27 @@ interface ClientError {
   readonly name: string
   readonly code?: string
   readonly syscall?: string
+  readonly originalError?: ClientError
+}
+
+/** A host with several addresses fails with the errors of all, which have the messages. */
+export const messageOf = (error: ClientError): string => {
+  const first = error.originalError ?? (error instanceof AggregateError ? error.errors[0] : undefined)
+  return first === undefined ? error.message || (error.code ?? error.name) : messageOf(first)
+}
+
+/** Whether the client has not sent the command, for want of a connection. */
+export const isNotSent = (cause: unknown): boolean => {
+  if (cause instanceof AggregateError) return cause.errors.every(isNotSent)
+  const error = cause as ClientError
+  const { syscall } = error
+  return notSent.test(error.constructor.name) || syscall === "connect" || syscall === "getaddrinfo"
 }
 
 /** What went wrong, and whether Redis may have applied the command: it may have, unless it or the way there says no. */
 export const failureOf = ({ cause }: RedisError, operation?: string): Backend => {
-  // A host with several addresses fails with the errors of all.
-  const first = cause instanceof AggregateError ? cause.errors[0] : cause
-  const error = (first instanceof Error ? first : new Error(String(first))) as ClientError
+  const error = (cause instanceof Error ? cause : new Error(String(cause))) as ClientError
+  const told = messageOf(error)
   const kind = error.constructor.name
   const fail = (reason: Reason, outcome: Backend["outcome"], description: string) =>
     backendError({ operation, reason, outcome, description, cause })
@@ -65,7 +79,14 @@ export const failureOf = ({ cause }: RedisError, operation?: string): Backend =>
   }
   const said = error.message.replace(/ script: \w+, on .*/, "").slice(0, 200)
   const known =
-    replies[reply.exec(said)?.[1] ?? (/^ERR .*(ACL failure|executing the script)/.test(said) ? "NOPERM" : "")]
+    replies[
+      reply.exec(said)?.[1] ??
+        (/^ERR .*(ACL failure|executing the script)/.test(said)
+          ? "NOPERM"
+          : /non local key/.test(said)
+            ? "TRYAGAIN"
+            : "")
+    ]
   if (known !== undefined) {
     const [reason, description] = known
     return fail(reason, "not-applied", `${description} (Redis says: ${said})`)
@@ -77,9 +98,9 @@ export const failureOf = ({ cause }: RedisError, operation?: string): Backend =>
   }
   if (/^ERR /.test(said)) return fail("Unknown", "not-applied", `Redis refused the command: ${said}`)
   if (kind === "TimeoutError") return fail("Timeout", "unknown", "Redis did not answer in time")
-  if (notSent.test(kind) || error.syscall === "connect" || error.syscall === "getaddrinfo") {
-    const told = `Redis can't be reached: ${error.message || error.code}`
-    return fail("Unavailable", "not-applied", `${told}. See that it runs, and that host and port are right`)
+  if (isNotSent(error)) {
+    const description = `Redis can't be reached: ${told}. See that it runs, and that host and port are right`
+    return fail("Unavailable", "not-applied", description)
   }
-  return fail("Unavailable", "unknown", `Redis gave no answer: ${error.message || error.code}`)
+  return fail("Unavailable", "unknown", `Redis gave no answer: ${told}`)
 }
