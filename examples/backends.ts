@@ -1,4 +1,4 @@
-import { Data, Effect, Layer, type Scope } from "effect"
+import { Data, Effect, Layer, Schema, type Scope } from "effect"
 import { CliError, Flag } from "effect/cli"
 import { InMemory, type StorageBackend } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
@@ -99,18 +99,22 @@ export const backendFlags = {
     Flag.withDefault("sqlite")
   ),
   file: Flag.String("file").pipe(
+    Flag.withSchema(Schema.NonEmptyString),
     Flag.withDescription("The SQLite file; by default demo.db. It is created if it is missing"),
     Flag.withDefault(undefined)
   ),
   url: Flag.String("url").pipe(
+    Flag.withSchema(Schema.NonEmptyString),
     Flag.withDescription("The URL of a Redis, such as redis://localhost:6379; without it, a redis-server is started"),
     Flag.withDefault(undefined)
   ),
   table: Flag.String("table").pipe(
+    Flag.withSchema(Schema.NonEmptyString),
     Flag.withDescription("The DynamoDB table, in AWS unless there is an endpoint; without either, DynamoDB Local runs"),
     Flag.withDefault(undefined)
   ),
   endpoint: Flag.String("endpoint").pipe(
+    Flag.withSchema(Schema.NonEmptyString),
     Flag.withDescription("The URL of a DynamoDB, such as http://localhost:8000; the table is created if it is missing"),
     Flag.withDefault(undefined)
   )

@@ -64,7 +64,7 @@ const summaryOf = (files: ReadonlyArray<Contents>): Summary => ({
 
 // --- files --------------------------------------------------------------------
 
-/** The regular files below a folder, by their path from it. */
+/** The regular files below a folder, by their path from it, without those of SQLite, which may be of the index itself. */
 const walk = (
   dir: string,
   below = ""
@@ -75,7 +75,7 @@ const walk = (
     const found = yield* Effect.forEach(yield* fs.readDirectoryEntries(path.join(dir, below)), (entry) => {
       const name = path.join(below, entry.name)
       if (entry.type === "Directory") return walk(dir, name)
-      return Effect.succeed(entry.type === "File" ? [name] : [])
+      return Effect.succeed(entry.type === "File" && !/\.db(-wal|-shm)?$/.test(name) ? [name] : [])
     })
     return found.flat()
   })
@@ -199,9 +199,11 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
     }
   })
 
+  const done = Effect.map(list, (records) => records.filter(({ value }) => value._tag === "Done").length)
+
   const summary = Effect.map(summaries.get(total), ({ value }) => value)
 
-  return { run, plan, list, work, summary, counts }
+  return { run, plan, list, work, done, summary, counts }
 })
 
 /** A run that goes on at the same time was first. */
@@ -258,7 +260,7 @@ const withProgress = <A, E, R, E2>(
         (bar) => Effect.sync(() => bar.stop())
       )
       const show = Effect.map(done, (value) => bar.update(value))
-      yield* Effect.forkScoped(Effect.repeat(show, Schedule.spaced("50 millis")))
+      yield* Effect.forkScoped(Effect.repeat(show, Schedule.spaced("200 millis")))
       return yield* Effect.tap(effect, show)
     })
   )
@@ -296,7 +298,7 @@ const command = Command.make(
           discard: true
         }),
         files.length,
-        Effect.map(index.summary, ({ files }) => before + files)
+        index.done
       )
       const seconds = ((yield* Clock.currentTimeMillis) - start) / 1000
 

@@ -1,8 +1,9 @@
 /**
  * Records in Redis, 6.2 or newer, or Redis Cluster: for fleets that already run it.
  *
- * It stands on Effect's own Redis service, which `effect-versioned-store/RedisClient` provides, or `NodeRedis.layer` of
- * `@effect/platform-node`. Each operation is one command or one Lua script: atomic, and one round trip.
+ * It is built on Effect's own Redis service, which `effect-versioned-store/RedisClient` provides, or `NodeRedis.layer` of
+ * `@effect/platform-node`. Each operation is one command or one Lua script: atomic, and one round trip. A script that the
+ * server does not know yet takes one more, and `cleanupExpired` many.
  *
  * A record is a hash, and each owner has two sorted sets: an index of the ids in their order, and one by expiry. The keys
  * of one owner share a hash tag, so that they are on one node of a cluster. Redis's own expiry collects a hash somewhat
@@ -391,7 +392,7 @@ const checkServer = Effect.fnUntraced(function* (info: string) {
  * import { Layer } from "effect"
  *
  * export const Storage = Redis.layer({ keyPrefix: "shop" }).pipe(
- *   Layer.provide(NodeRedis.layer({ url: "redis://localhost:6379" }))
+ *   Layer.provide(NodeRedis.layer({ url: "redis://localhost:6379", disableOfflineQueue: true }))
  * )
  * ```
  */
@@ -411,6 +412,9 @@ export const layer = (options: Options = {}): Layer.Layer<StorageBackend.Storage
       const redis = yield* EffectRedis.Redis
       const run = runner(requestTimeout)
       const info = yield* run(redis.send("INFO")).pipe(
+        Effect.mapError(({ reason: { _tag: reason, cause, description } }) =>
+          backendError({ operation: "open", outcome: "not-applied", reason, description, cause })
+        ),
         Effect.retry({ schedule: retrySchedule, while: (error) => error.isRetryable }),
         // Who may not ask is not told.
         Effect.catch((error) =>

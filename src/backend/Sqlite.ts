@@ -1,7 +1,7 @@
 /**
  * Records in an SQLite file: for state that outlives the process, on one machine. Several processes may share the file.
  *
- * It stands on `node:sqlite`, which Node.js brings, and not on `@effect/sql-sqlite-node`: that has a release for Effect 3,
+ * It is built on `node:sqlite`, which Node.js brings, and not on `@effect/sql-sqlite-node`: that has a release for Effect 3,
  * and betas of one for Effect 4 that import modules which Effect 4.1 no longer has.
  *
  * Each operation is one statement, and a write that is refused a transaction besides, to tell what is there. Calls are
@@ -380,6 +380,9 @@ const make = Effect.fnUntraced(function* ({
     )
   }
 
+  if (synchronous !== "FULL" && synchronous !== "NORMAL") {
+    return yield* misconfigured(`synchronous is FULL or NORMAL, not ${synchronous}`)
+  }
   if (filename === "" || filename.includes("\0")) {
     return yield* misconfigured("The name of the file is empty, or has U+0000: give another")
   }
@@ -402,7 +405,7 @@ const make = Effect.fnUntraced(function* ({
 
 /**
  * A store in a file, or in memory with `:memory:`. The file is created where it is missing, and closed with the scope;
- * `NORMAL` for `synchronous` trades the safety from power cuts for speed.
+ * `NORMAL` for `synchronous` trades safety against power cuts for speed.
  *
  * Fails with `Misconfigured` where the file can't be opened, is of something else or of a newer release, and with
  * `Corrupt` where it is damaged or no SQLite file.

@@ -200,7 +200,7 @@ const keyValueFailure = (method: string, attempted: string, key?: string) =>
  *
  * What fails is a `KeyValueStoreError` whose `cause` is the error of the storage: `Backend`, `CapacityExceeded` for a
  * value that is too large, `VersionConflict` for a `modify` whose schedule is spent, or a `SchemaError` for a record that
- * is none of this store's. An owner that can't be is `InvalidKey` when the Layer is built.
+ * does not belong to this store. An invalid owner is `InvalidKey` when the Layer is built.
  *
  * @example
  * ```ts
@@ -332,8 +332,8 @@ const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: st
  * atomic step; nor is `clear`, which takes one for each entry and one for each 100.
  *
  * What fails is a `PersistenceError` whose `cause` is the error of the storage: `Backend`, `CapacityExceeded` for a value
- * that is too large, or a `SchemaError` for a record that is none of this store's or a value that is no JSON. `getMany`
- * leaves out such a record, as Effect's own Layers do. An owner that can't be is `InvalidKey` when the Layer is built.
+ * that is too large, or a `SchemaError` for a record that does not belong to this store or a value that is no JSON. `getMany`
+ * leaves out such a record, as Effect's own Layers do. An invalid owner is `InvalidKey` when the Layer is built.
  *
  * @example
  * ```ts

@@ -176,6 +176,8 @@ describe("Sqlite, on a file that it can't use", () => {
       mkdirSync(folder)
       assertBackend(yield* Effect.flip(open({ filename: folder })), { reason: "Misconfigured", says: folder })
       assertBackend(yield* Effect.flip(open({ filename: "" })), { reason: "Misconfigured", says: "empty" })
+      const unsafe = yield* Effect.flip(open({ filename: newFile(), synchronous: "OFF" as never }))
+      assertBackend(unsafe, { reason: "Misconfigured", says: "FULL or NORMAL" })
       const nul = yield* Effect.flip(open({ filename: "records\0.db" }))
       assertBackend(nul, { reason: "Misconfigured", says: "U+0000" })
     })
