@@ -166,7 +166,7 @@ const makeWarn = Effect.map(Effect.context<never>(), (context) => {
     void runFork(Effect.logWarning(`A connection to Redis was lost: ${messageOf(cause as Error)}`))
 })
 
-/** Gives up where it has never been connected, or was lost to silence, and else goes on. */
+/** Waits longer and longer between attempts to connect, as the client does by itself, unless it is given up. */
 const reconnectStrategy = (isGivenUp: (retries: number, cause: Error) => boolean) => (retries: number, cause: Error) =>
   isGivenUp(retries, cause) ? cause : Math.min(2 ** retries * 50, 2000) + Math.floor(Math.random() * 200)
 
@@ -200,7 +200,9 @@ const makeSingle = Effect.fnUntraced(function* (options: ClientOptions) {
     send,
     connect: Effect.gen(function* () {
       const scope = yield* Scope.make()
-      const connection = yield* Scope.provide(open({ reconnectStrategy: false }), scope)
+      const connection = yield* Scope.provide(open({ reconnectStrategy: false }), scope).pipe(
+        Effect.onError(() => Scope.close(scope, Exit.void))
+      )
       return {
         send: (...command) => attempt(() => connection.sendCommand(command)),
         close: Scope.close(scope, Exit.void)

@@ -1,10 +1,10 @@
-import { mkdirSync } from "node:fs"
+import { mkdirSync, readFileSync } from "node:fs"
 import { networkInterfaces } from "node:os"
 import { join } from "node:path"
 import { inspect } from "node:util"
 import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Logger, Schedule, Scope } from "effect"
+import { DateTime, Effect, Exit, Layer, Logger, Schedule, Scope } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { createClient } from "redis"
 import { inject } from "vitest"
@@ -96,6 +96,31 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
           assertBackend(error, "Misconfigured", "not-applied", "such as redis://localhost:6379")
         }
       }
+    })
+  )
+
+  it.live("nothing to a user who has just the permissions that the README lists", () =>
+    Effect.gen(function* () {
+      const url = yield* newServer()
+      const readme = readFileSync(join(import.meta.dirname, "../../README.md"), "utf8")
+      const [, listed = ""] = /\*\*Permissions\.\*\* (.*?) on the keys below the prefix/s.exec(readme) ?? []
+      const commands = Array.from(listed.matchAll(/`([A-Z]+)`/g), ([, name = ""]) => `+${name.toLowerCase()}`)
+      assert.isAbove(commands.length, 10)
+      yield* ask(url, "ACL", "SETUSER", "app", "on", ">pass-word", "~shop:*", ...commands)
+      const backend = yield* build(as(url, "app", "pass-word"), { keyPrefix: "shop" })
+      const expiresAt = DateTime.add(yield* DateTime.now, { hours: 1 })
+      const record = yield* backend.put(key, "hush", { expiresAt })
+      assert.isAbove(Number(yield* ask(url, "TTL", "shop:{alice}:record:a")), 3600)
+      yield* backend.putIfVersion(key, "hush", record)
+      yield* backend.put(makeUnsafe({ owner: "alice", id: "dropped" }), "hush")
+      yield* ask(url, "DEL", "shop:{alice}:record:dropped")
+      assert.strictEqual((yield* backend.listByPrefix(page)).records.length, 1)
+      assert.strictEqual(yield* ask(url, "ZCARD", "shop:{alice}:index"), "1")
+      const past = DateTime.makeUnsafe(0)
+      yield* backend.put(makeUnsafe({ owner: "alice", id: "past" }), "hush", { expiresAt: past })
+      assert.strictEqual(yield* backend.cleanupExpired, 1)
+      assert.strictEqual((yield* backend.get(key)).version, 2)
+      assert.isTrue(yield* backend.delete(key))
     })
   )
 

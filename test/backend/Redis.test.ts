@@ -1,6 +1,6 @@
 import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, layer, it as test } from "@effect/vitest"
-import { DateTime, Effect, Layer, Schema } from "effect"
+import { DateTime, Effect, Layer, Queue, Schema } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { TestClock } from "effect/testing"
 import * as Redis from "../../src/backend/Redis.ts"
@@ -41,6 +41,21 @@ const watched = (client: keyof typeof clients) =>
   })
 
 describe.skipIf(url === undefined)("Redis", () => {
+  test.live("passes messages on, and reserves connections of their own, as Effect's service does", () =>
+    Effect.gen(function* () {
+      const redis = yield* EffectRedis.Redis
+      const channel = `news ${crypto.randomUUID()}`
+      const messages = yield* redis.subscribe(channel)
+      yield* redis
+        .send("PUBLISH", channel, "hello")
+        .pipe(Effect.repeat({ until: (receivers) => Number(receivers) > 0 }))
+      assert.deepStrictEqual(yield* Queue.take(messages), { channel, message: "hello" })
+      const connection = yield* redis.reserve
+      assert.strictEqual(yield* connection.send("PING"), "PONG")
+      assert.notStrictEqual(yield* connection.send("CLIENT", "ID"), yield* redis.send("CLIENT", "ID"))
+    }).pipe(Effect.scoped, Effect.provide(RedisClient.layer({ url: url ?? "" })))
+  )
+
   StorageContract.suite("Redis", layerKeys({ keyPrefix }), { shared: true, plant: plant(keyPrefix) })
   StorageContract.suite(
     "Redis, by NodeRedis.layer",

@@ -37,6 +37,12 @@ const replies: Record<string, readonly [reason: Reason, description: string]> = 
 
 const reply = new RegExp(`(?:^|[\\s-])(${Object.keys(replies).join("|")})\\b`)
 
+/** Replies that have no code of their own, by their words. */
+const worded: ReadonlyArray<readonly [words: RegExp, code: string]> = [
+  [/^ERR .*(ACL failure|executing the script)/, "NOPERM"],
+  [/^ERR .*non local key/, "TRYAGAIN"]
+]
+
 /** Errors of a client that has not sent the command, by their class. */
 const notSent =
   /^(ClientClosedError|ClientOfflineError|ConnectionTimeoutError|RootNodesUnavailableError|ReconnectStrategyError)$/
@@ -58,9 +64,8 @@ export const messageOf = (error: ClientError): string => {
 /** Whether the client has not sent the command, for want of a connection. */
 export const isNotSent = (cause: unknown): boolean => {
   if (cause instanceof AggregateError) return cause.errors.every(isNotSent)
-  const error = cause as ClientError
-  const { syscall } = error
-  return notSent.test(error.constructor.name) || syscall === "connect" || syscall === "getaddrinfo"
+  const { syscall } = cause as ClientError
+  return notSent.test((cause as ClientError).constructor.name) || syscall === "connect" || syscall === "getaddrinfo"
 }
 
 /** What went wrong, and whether Redis may have applied the command: it may have, unless it or the way there says no. */
@@ -78,15 +83,8 @@ export const failureOf = ({ cause }: RedisError, operation?: string): Backend =>
     return fail("Misconfigured", "not-applied", `${needed} (Redis says: ${unknown})`)
   }
   const said = error.message.replace(/ script: \w+, on .*/, "").slice(0, 200)
-  const known =
-    replies[
-      reply.exec(said)?.[1] ??
-        (/^ERR .*(ACL failure|executing the script)/.test(said)
-          ? "NOPERM"
-          : /non local key/.test(said)
-            ? "TRYAGAIN"
-            : "")
-    ]
+  const code = reply.exec(said)?.[1] ?? worded.find(([words]) => words.test(said))?.[1]
+  const known = code === undefined ? undefined : replies[code]
   if (known !== undefined) {
     const [reason, description] = known
     return fail(reason, "not-applied", `${description} (Redis says: ${said})`)
