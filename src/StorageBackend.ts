@@ -7,7 +7,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as DateTime from "effect/DateTime"
+import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Base64Url from "effect/encoding/Base64Url"
@@ -16,8 +16,9 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { backoff } from "./internal/backoff.ts"
 import * as Cursor from "./internal/cursor.ts"
-import { lastMillisecond } from "./internal/lastMillisecond.ts"
+import { checkLimit } from "./internal/limit.ts"
 import * as Telemetry from "./internal/telemetry.ts"
+import { toDate, toExpirySeconds } from "./internal/time.ts"
 import { byteLength, isLongerThan } from "./internal/utf8.ts"
 import { withoutStack } from "./internal/withoutStack.ts"
 import * as StorageError from "./StorageError.ts"
@@ -392,6 +393,7 @@ const makeService = (
     retrySchedule
   }: MakeOptions & { readonly retrySchedule: NonNullable<MakeOptions["retrySchedule"]> }
 ): StorageBackend["Service"] => {
+  checkLimit("maxDataBytes", maxDataBytes)
   const nextWriteId = makeWriteIds()
   const readForGet = primitives.readEventually ?? primitives.read
 
@@ -407,7 +409,7 @@ const makeService = (
   const makeWrite = (fiber: Fiber.Fiber<unknown, unknown>, data: string, options: WriteOptions | undefined): Write => ({
     data,
     writeId: nextWriteId(),
-    expiresAt: options?.expiresAt === undefined ? undefined : Math.ceil(options.expiresAt.epochMilliseconds / 1000),
+    expiresAt: toExpirySeconds(options?.expiresAt),
     now: nowSeconds(fiber)
   })
 
@@ -632,9 +634,6 @@ const makeWriteIds = (): (() => string) => {
 /** Whether an Effect has succeeded already, as those of an engine in this process do: then the rest runs at once. */
 const succeeded = <A, E>(effect: Effect.Effect<A, E>): effect is Exit.Success<A, never> =>
   Exit.isExit(effect) && Exit.isSuccess(effect)
-
-/** Another client may have written a time that no date can have: it comes after all that can. */
-const toDate = (seconds: number): DateTime.Utc => DateTime.makeUnsafe(Math.min(seconds * 1000, lastMillisecond))
 
 const toRecord = (key: StorageKey.StorageKey, stored: StoredRecord): VersionedRecord => ({
   key,

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Iterable from "effect/Iterable"
 import * as Layer from "effect/Layer"
 import sortedBTree from "sorted-btree"
+import { checkLimit } from "../internal/limit.ts"
 import { byteLength } from "../internal/utf8.ts"
 import * as StorageBackend from "../StorageBackend.ts"
 import type { StorageKey } from "../StorageKey.ts"
@@ -81,6 +82,8 @@ const makeStore = (options: Options) => StorageBackend.make(makeEngine(options).
 
 /** @internal */
 export const makeEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: Options = {}) => {
+  checkLimit("maxRecords", maxRecords)
+  checkLimit("maxBytes", maxBytes)
   const owners = new Map<string, Owner>()
   // An ordered map where a heap would do: it also lets go of an expiry that a later write has changed.
   const expiries = new BTree<number, Set<Entry>>(undefined, compare)

@@ -19,7 +19,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { retryConflicts } from "../internal/conflicts.ts"
-import { lastMillisecond } from "../internal/lastMillisecond.ts"
+import { lastMillisecond } from "../internal/time.ts"
 import { byteLength } from "../internal/utf8.ts"
 import { StorageBackend } from "../StorageBackend.ts"
 import {
