@@ -570,6 +570,9 @@ const makeService = (
       if (!Number.isInteger(limit) || limit < 1 || limit > 1000) {
         return yield* Effect.die(new RangeError(`The limit of a page is an integer from 1 to 1,000, not ${limit}`))
       }
+      if (order !== "ascending" && order !== "descending") {
+        return yield* Effect.die(new RangeError(`The order of a listing is "ascending" or "descending", not ${order}`))
+      }
       let after = cursor === undefined ? undefined : Cursor.decode(prefix, order, cursor)
       if (cursor !== undefined && after === undefined) return yield* new StorageError.InvalidCursor()
       const now = yield* Effect.withFiber((fiber) => Effect.succeed(nowSeconds(fiber)))

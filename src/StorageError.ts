@@ -3,6 +3,7 @@
  * of the operations that can raise it.
  */
 import * as Schema from "effect/Schema"
+import type { VersionedRecord } from "./StorageBackend.ts"
 import { StorageKey } from "./StorageKey.ts"
 
 /**
@@ -61,10 +62,12 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-ver
 }
 
 /**
- * A compare-and-set found another record than the expected one, and wrote nothing. `actual` is the version that is
- * really there, and `current` the whole record where the engine hands it over with the refusal, so that a retry needs
- * no read. Where `actual` equals `expected`, the record was deleted and created again meanwhile; where it is 0, there is
- * none any more.
+ * A compare-and-set found another record than the expected one, and wrote nothing. `actual` is the version that the
+ * record really has. If `actual` equals `expected`, the record was deleted and created again in between. If it is 0, the
+ * record is gone.
+ *
+ * If the engine hands over the record with the refusal, `current` has it, so that a retry needs no read. It is for the
+ * program alone: it is not a field of the Schema, and no log, inspection or encoding of the error shows it.
  *
  * @example
  * ```ts
@@ -78,25 +81,36 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-ver
  * )
  * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
  * assert.strictEqual(error.message, "Expected version 7 at alice:42, found version 1")
+ * assert.ok(error._tag === "VersionConflict" && error.current?.data === "one")
+ * assert.ok(!JSON.stringify(error).includes("one"))
  * ```
  */
 export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect-versioned-store/VersionConflict")(
   "VersionConflict",
-  {
-    key: StorageKey,
-    expected: Schema.Int,
-    actual: Schema.Int,
-    current: Schema.UndefinedOr(
-      Schema.Struct({
-        key: StorageKey,
-        data: Schema.String,
-        version: Schema.Int,
-        writeId: Schema.UndefinedOr(Schema.String),
-        expiresAt: Schema.UndefinedOr(Schema.DateTimeUtc)
-      })
-    )
-  }
+  { key: StorageKey, expected: Schema.Int, actual: Schema.Int }
 ) {
+  // Private and behind a getter, so that not even an inspection of hidden properties shows the record's data.
+  readonly #current: VersionedRecord | undefined
+
+  constructor(
+    props: {
+      readonly key: StorageKey
+      readonly expected: number
+      readonly actual: number
+      readonly current?: VersionedRecord | undefined
+    },
+    options?: Schema.MakeOptions
+  ) {
+    const { current, ...fields } = props
+    super(fields, options)
+    this.#current = current
+  }
+
+  /** The record that is there, if the engine handed it over. */
+  get current(): VersionedRecord | undefined {
+    return this.#current
+  }
+
   override get message(): string {
     const found = this.actual === this.expected ? `another record of version ${this.actual}` : `version ${this.actual}`
     return `Expected ${this.expected === 0 ? "no record" : `version ${this.expected}`} at ${this.key}, found ${found}`

@@ -31,7 +31,7 @@ export const encode = (prefix: StoragePrefix, order: Order, id: string): string 
 
 /** The id in a cursor, or undefined where it is none of this listing. */
 export const decode = (prefix: StoragePrefix, order: Order, cursor: string): string | undefined => {
-  const bytes = Result.getOrUndefined(Base64Url.decode(cursor))
+  const bytes = typeof cursor === "string" ? Result.getOrUndefined(Base64Url.decode(cursor)) : undefined
   if (bytes === undefined) return undefined
   const id = decoder.decode(bytes.subarray(hashEnd))
   return id.startsWith(prefix.idPrefix) &&

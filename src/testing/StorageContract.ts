@@ -17,6 +17,7 @@ import { assert, it, type Vitest } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -43,7 +44,8 @@ import {
   text,
   toWholeSecond,
   trickyIds,
-  twoBuilds
+  twoBuilds,
+  view
 } from "./internal/support.ts"
 
 /** What the suite is told of a backend. */
@@ -288,7 +290,7 @@ export const cases = <R, RIn>(
   )
 
   example(
-    "an expected version or a limit that is no such number is a defect",
+    "an expected version, a limit or an order that can't be is a defect",
     Effect.fnUntraced(function* (backend, owner) {
       const key = keyOf(owner, "a")
       for (const version of [-1, 1.5, Number.NaN, maxVersion + 1, Infinity]) {
@@ -297,6 +299,9 @@ export const cases = <R, RIn>(
       }
       for (const limit of [0, -1, 1.5, Number.NaN, 1001, Infinity]) {
         yield* dies(backend.listByPrefix(prefixOf(owner), { limit }), /limit of a page/)
+      }
+      for (const order of ["ASC", "", null] as ReadonlyArray<unknown> as ReadonlyArray<"ascending">) {
+        yield* dies(backend.listByPrefix(prefixOf(owner), { order }), /order of a listing/)
       }
     })
   )
@@ -530,6 +535,58 @@ export const cases = <R, RIn>(
   )
 
   example(
+    "an expiry that is not an instant is a defect, and nothing is written",
+    Effect.fnUntraced(function* (backend, owner) {
+      const key = keyOf(owner, "a")
+      const record = yield* backend.put(key, "one")
+      const now = yield* DateTime.now
+      const noInstants: ReadonlyArray<unknown> = [
+        DateTime.add(now, { days: 1e9 }),
+        DateTime.addDuration(now, Duration.negativeInfinity),
+        new Date(),
+        "2030-01-01T00:00:00Z",
+        1_900_000_000,
+        null
+      ]
+      for (const expiresAt of noInstants as ReadonlyArray<DateTime.Utc>) {
+        yield* dies(backend.put(key, "two", { expiresAt }), /expiresAt must be a DateTime at an instant/)
+        yield* dies(backend.put(keyOf(owner, "b"), "two", { expiresAt }), /expiresAt must be a DateTime at an instant/)
+        yield* dies(
+          backend.putIfVersion(key, "two", record, { expiresAt }),
+          /expiresAt must be a DateTime at an instant/
+        )
+      }
+      assert.deepStrictEqual((yield* listAll(prefixOf(owner))).map(view), [view(record)])
+    })
+  )
+
+  example(
+    "an expiry of positive infinity is never, and one beyond all dates is the last date",
+    Effect.fnUntraced(function* (backend, owner) {
+      const now = yield* DateTime.now
+      const never = DateTime.addDuration(now, Duration.infinity)
+      const beyond = DateTime.addDuration(now, Duration.days(1e9))
+      for (const [id, expiresAt, expected] of [
+        ["never", never, undefined],
+        ["beyond", beyond, 8.64e15]
+      ] as const) {
+        const key = keyOf(owner, id)
+        const put = yield* backend.put(key, "one", { expiresAt })
+        assert.strictEqual(put.expiresAt?.epochMilliseconds, expected)
+        assertSame(yield* backend.get(key), put)
+        const swapped = yield* backend.putIfVersion(key, "two", put, { expiresAt })
+        assert.strictEqual(swapped.expiresAt?.epochMilliseconds, expected)
+        assertSame(yield* backend.get(key), swapped)
+      }
+      // What other records expire is collected as before.
+      yield* backend.put(keyOf(owner, "soon"), "data", { expiresAt: yield* inSeconds(1) })
+      yield* TestClock.adjust("2 seconds")
+      yield* backend.cleanupExpired
+      assert.deepStrictEqual(idsOf(yield* listAll(prefixOf(owner))), ["beyond", "never"])
+    })
+  )
+
+  example(
     "a cleanup removes nothing that is live",
     Effect.fnUntraced(function* (backend, owner) {
       yield* putAll(owner, ["expired 1", "expired 2"], yield* inSeconds(1))
@@ -655,6 +712,9 @@ export const cases = <R, RIn>(
       }
       damaged.delete(cursor)
       for (const cursor of damaged) {
+        yield* failsWith(backend.listByPrefix(prefixOf(owner, "p/"), { cursor }), "InvalidCursor")
+      }
+      for (const cursor of [1, null, {}] as ReadonlyArray<unknown> as ReadonlyArray<string>) {
         yield* failsWith(backend.listByPrefix(prefixOf(owner, "p/"), { cursor }), "InvalidCursor")
       }
       yield* failsWith(backend.listByPrefix(prefixOf(other, "p/"), { cursor }), "InvalidCursor")

@@ -5,6 +5,7 @@ import * as InMemory from "../../src/backend/InMemory.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { dies } from "../../src/testing/internal/support.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import { layerPlantable, plant } from "../support/plantable.ts"
 
@@ -54,6 +55,17 @@ describe("InMemory", () => {
       yield* backend.delete(keyOf("b", "bob"))
       yield* backend.put(keyOf("c"), "data")
     }).pipe(Effect.provide(InMemory.layerWith({ maxRecords: 2 })))
+  )
+
+  it.effect("refuses a bound that would never hold when the Layer is built", () =>
+    Effect.gen(function* () {
+      for (const bound of [Number.NaN, -1, "10", null] as ReadonlyArray<unknown> as ReadonlyArray<number>) {
+        for (const name of ["maxRecords", "maxBytes", "maxDataBytes"]) {
+          const built = Effect.scoped(Layer.build(InMemory.layerWith({ [name]: bound })))
+          yield* dies(built, new RegExp(`${name} must be a number of zero or more`))
+        }
+      }
+    })
   )
 
   it.effect("refuses a write over its capacity in bytes of owners, ids and data", () =>

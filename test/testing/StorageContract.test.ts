@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Result } from "effect"
+import { DateTime, Effect, Layer, Result } from "effect"
 import { Base64Url } from "effect/encoding"
 import * as InMemory from "../../src/backend/InMemory.ts"
 import { type Expected, isExpired, type Primitives, type Refused, type StoredRecord } from "../../src/StorageBackend.ts"
@@ -139,6 +139,22 @@ const broken = {
   "an expiry a second early": {
     layer: layerPlantable(shifted(1)),
     caughtBy: "a record is there until its expiry, rounded up to a second, and absent from then on"
+  },
+  "an expiry that is not an instant as never": {
+    layer: layerPlantable(undefined, (backend) => ({
+      put: (key, data, options) =>
+        backend.put(key, data, Number.isNaN(options?.expiresAt?.epochMilliseconds) ? undefined : options)
+    })),
+    caughtBy: "an expiry that is not an instant is a defect, and nothing is written"
+  },
+  "an infinite expiry as the last date": {
+    layer: layerPlantable(undefined, (backend) => ({
+      put: (key, data, options) =>
+        options?.expiresAt?.epochMilliseconds === Infinity
+          ? backend.put(key, data, { expiresAt: DateTime.makeUnsafe(8.64e15) })
+          : backend.put(key, data, options)
+    })),
+    caughtBy: "an expiry of positive infinity is never, and one beyond all dates is the last date"
   },
   "a listing that shows what has expired": {
     layer: layerPlantable(({ list }) => ({ list: (prefix, range) => list(prefix, { ...range, now: 0 }) })),
