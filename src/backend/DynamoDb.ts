@@ -24,16 +24,18 @@ import {
 } from "@aws-sdk/client-dynamodb"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import { backoff } from "../internal/backoff.ts"
 import { byteLength } from "../internal/utf8.ts"
 import * as StorageBackend from "../StorageBackend.ts"
 import { type Backend, backend as backendError } from "../StorageError.ts"
 import type { StorageKey } from "../StorageKey.ts"
 import { type AwsError, once, sender, system } from "./internal/dynamoDbRequest.ts"
+import { checkBoolean, checkName, checkSchedule, checkString } from "./internal/options.ts"
 
 /**
  * The AWS client that the backend sends its requests with. One that is provided is left alone when the scope closes.
@@ -104,24 +106,37 @@ interface Layout {
   readonly names: Record<"#pk" | "#sk" | "#v" | "#d" | "#e" | "#w", string>
 }
 
+/** The layout of these options, which must be what their types say, and the attributes' names distinct. */
 const layoutOf = ({
   attributes = {},
   idPrefix = "TASK#",
   ownerPrefix = "OWNER#",
   tableName
-}: Pick<Options, "attributes" | "idPrefix" | "ownerPrefix" | "tableName">): Layout => ({
-  tableName,
-  ownerPrefix,
-  idPrefix,
-  names: {
-    "#pk": attributes.partitionKey ?? "PK",
-    "#sk": attributes.sortKey ?? "SK",
-    "#v": attributes.version ?? "version",
-    "#d": attributes.data ?? "data",
-    "#e": attributes.expiresAt ?? "expires_at",
-    "#w": attributes.writeId ?? "write_id"
+}: Pick<Options, "attributes" | "idPrefix" | "ownerPrefix" | "tableName">): Layout => {
+  const nameOf = (attribute: keyof Attributes, byDefault: string): string => {
+    const name = attributes?.[attribute]
+    return name === undefined ? byDefault : checkName(`attributes.${attribute}`, name)
   }
-})
+  const names = {
+    "#pk": nameOf("partitionKey", "PK"),
+    "#sk": nameOf("sortKey", "SK"),
+    "#v": nameOf("version", "version"),
+    "#d": nameOf("data", "data"),
+    "#e": nameOf("expiresAt", "expires_at"),
+    "#w": nameOf("writeId", "write_id")
+  }
+  const all = Object.values(names)
+  const twice = all.find((name, i) => all.indexOf(name) !== i)
+  if (twice !== undefined) {
+    throw new RangeError(`attributes must be names that differ: "${twice}" is the name of two`)
+  }
+  return {
+    tableName: checkName("tableName", tableName),
+    ownerPrefix: checkString("ownerPrefix", ownerPrefix),
+    idPrefix: checkString("idPrefix", idPrefix),
+    names
+  }
+}
 
 /** DynamoDB refuses a name that its expressions do not use. */
 const namesIn = ({ names }: Layout, ...expressions: ReadonlyArray<string>): Record<string, string> =>
@@ -385,14 +400,18 @@ const makePrimitives = (client: DynamoDBClient, options: Options): StorageBacken
     cleanup: () => Effect.succeed(0)
   }
 }
+
 const make = Effect.fnUntraced(function* (options: Options) {
   const client = yield* Client
-  yield* Effect.forkScoped(checkTimeToLive(client, layoutOf(options), sender(options)))
-  return StorageBackend.make(makePrimitives(client, options), {
+  checkSchedule("retrySchedule", options.retrySchedule)
+  if (options.consistentRead !== undefined) checkBoolean("consistentRead", options.consistentRead)
+  const backend = StorageBackend.make(makePrimitives(client, options), {
     maxDataBytes: options.maxDataBytes,
     retrySchedule: options.retrySchedule,
     telemetry: { system, collection: options.tableName }
   })
+  yield* Effect.forkScoped(checkTimeToLive(client, layoutOf(options), sender(options)))
+  return backend
 })
 
 /** Warns, once and beside the work, where DynamoDB would never collect what has expired. */
@@ -479,6 +498,17 @@ export const layerConfig = (
     )
   )
 
+const IntFromZero = Schema.Int.check(
+  Schema.makeFilter((value) => value >= 0 || `Expected an integer of zero or more, got ${value}`)
+)
+
+const DurationFromZero = Schema.DurationFromString.check(
+  Schema.makeFilter(
+    (duration) =>
+      Duration.toMillis(duration) >= 0 || `Expected a duration of zero or more, got ${Duration.format(duration)}`
+  )
+)
+
 const configured = (table: Config.Config<string>): Config.Config<Options & ClientOptions> => {
   const text = (name: string) => Config.withDefault(Config.NonEmptyString(name), undefined)
   return Config.all({
@@ -486,11 +516,11 @@ const configured = (table: Config.Config<string>): Config.Config<Options & Clien
     endpoint: text("DYNAMODB_ENDPOINT"),
     region: text("DYNAMODB_REGION"),
     consistentRead: Config.withDefault(Config.Boolean("DYNAMODB_CONSISTENT_READ"), undefined),
-    requestTimeout: Config.withDefault(Config.Duration("DYNAMODB_REQUEST_TIMEOUT"), undefined),
-    retrySchedule: Config.map(Config.withDefault(Config.Int("DYNAMODB_RETRIES"), 10), (times) =>
+    requestTimeout: Config.withDefault(Config.schema(DurationFromZero, "DYNAMODB_REQUEST_TIMEOUT"), undefined),
+    retrySchedule: Config.map(Config.withDefault(Config.schema(IntFromZero, "DYNAMODB_RETRIES"), 10), (times) =>
       backoff("25 millis", times)
     ),
-    maxDataBytes: Config.withDefault(Config.Int("DYNAMODB_MAX_DATA_BYTES"), undefined),
+    maxDataBytes: Config.withDefault(Config.schema(IntFromZero, "DYNAMODB_MAX_DATA_BYTES"), undefined),
     ownerPrefix: Config.withDefault(Config.String("DYNAMODB_OWNER_PREFIX"), undefined),
     idPrefix: Config.withDefault(Config.String("DYNAMODB_ID_PREFIX"), undefined),
     attributes: Config.all({
@@ -555,12 +585,15 @@ export interface TableOptions {
   readonly attributes?: Attributes | undefined
 }
 
+/** A request that took its 30 seconds without an answer is not sent again. */
+const isWorthRepeating = (error: Backend): boolean => error.isRetryable && error.reason._tag !== "Timeout"
+
 /** Requests that look after a table, each tried again while it may simply be sent again. */
 const tableRequests = ({ attributes, tableName }: TableOptions, client: DynamoDBClient) => {
   const { names } = layoutOf({ tableName, attributes })
   const send = sender({ tableName, requestTimeout: "30 seconds" })
   const patiently = <A>(request: Effect.Effect<A, Backend>) =>
-    Effect.retry(request, { schedule: StorageBackend.defaultRetrySchedule, while: (error) => error.isRetryable })
+    Effect.retry(request, { schedule: StorageBackend.defaultRetrySchedule, while: isWorthRepeating })
 
   const create = patiently(
     send(
@@ -680,8 +713,12 @@ export const ensureTable = Effect.fn("DynamoDb.ensureTable")(function* (
   if ((yield* table.describe) === "missing") yield* table.create
   const described = yield* table.awaitActive
   if (described === "missing") return
-  const schema = described.Table?.KeySchema?.map(({ AttributeName, KeyType }) => `${AttributeName} ${KeyType}`).join()
-  if (schema !== `${table.names["#pk"]} HASH,${table.names["#sk"]} RANGE`) {
+  const typeOf = (name: string | undefined) =>
+    described.Table?.AttributeDefinitions?.find(({ AttributeName }) => AttributeName === name)?.AttributeType
+  const schema = described.Table?.KeySchema?.map(
+    ({ AttributeName, KeyType }) => `${AttributeName} ${KeyType} ${typeOf(AttributeName)}`
+  ).join(", ")
+  if (schema !== `${table.names["#pk"]} HASH S, ${table.names["#sk"]} RANGE S`) {
     const description = `Table ${tableName} has another key schema: ${schema}`
     return yield* misconfigured("ensureTable", description)
   }

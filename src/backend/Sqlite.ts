@@ -18,6 +18,9 @@ import type * as Scope from "effect/Scope"
 import * as StorageBackend from "../StorageBackend.ts"
 import { type Backend, backend as backendError } from "../StorageError.ts"
 import type { StorageKey } from "../StorageKey.ts"
+import { clockSlackSeconds } from "./internal/clockSlack.ts"
+import { checkSchedule, checkString } from "./internal/options.ts"
+import { safeCause } from "./internal/safeCause.ts"
 
 /** Which file, and how it is used. */
 export interface Options {
@@ -93,6 +96,11 @@ const locked = 6
 /** Others keep the lock of the log's index. */
 const protocol = 15
 
+const full = 13
+
+/** SQLITE_IOERR_SHMSIZE, an extended code: there is no room for the index of the log (`-shm`). */
+const noRoomForIndex = 4874
+
 const isLocked = (error: SqliteError): boolean => [busy, locked, protocol].includes(resultOf(error))
 
 interface Failure {
@@ -113,6 +121,13 @@ const failureOf = (error: SqliteError, filename: string): Failure => {
   if (error.code === "ERR_OUT_OF_RANGE") {
     return notApplied("Corrupt", `${filename} holds a number that is no version and no time: mend or delete the record`)
   }
+  if (resultOf(error) === full || error.errcode === noRoomForIndex) {
+    return notApplied(
+      "Unavailable",
+      `The disk of ${filename} is full: make room on it, at least as much as ${filename}-wal takes. Until then no ` +
+        "record can be written, nor removed, since a removal is written to that log, too"
+    )
+  }
   switch (resultOf(error)) {
     case busy:
     case locked:
@@ -131,8 +146,6 @@ const failureOf = (error: SqliteError, filename: string): Failure => {
       }
     case 11:
       return notApplied("Corrupt", `${filename} is damaged: restore it from a backup (${error.message})`)
-    case 13:
-      return notApplied("Unavailable", `The disk of ${filename} is full: make room on it`)
     case 14:
       return notApplied(
         "Misconfigured",
@@ -147,6 +160,9 @@ const failureOf = (error: SqliteError, filename: string): Failure => {
       return { reason: "Unknown", outcome: "unknown", description: `SQLite failed on ${filename}: ${error.message}` }
   }
 }
+
+/** Node.js repeats the arguments that it refuses. SQLite's own messages name tables and columns, never their content. */
+const causeOf = (error: SqliteError): Error => safeCause(error, error.code === "ERR_SQLITE_ERROR" ? error.message : "")
 
 // -----------------------------------------------------------------------------
 // The backend
@@ -212,7 +228,8 @@ const prepare = (db: DatabaseSync) => {
     },
     cleanup: db.prepare(
       `DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE expires_at <= :now LIMIT ${cleanupBatch})`
-    )
+    ),
+    checkpoint: db.prepare("PRAGMA wal_checkpoint(PASSIVE)")
   }
 }
 
@@ -225,11 +242,27 @@ const expectation = (expected: Exclude<StorageBackend.Expected, 0>) => {
     : ({ by: "write", values: { version, expectedWriteId: writeId } } as const)
 }
 
-const makePrimitives = (
-  db: DatabaseSync,
-  run: <A>(operation: () => A) => Effect.Effect<A, Backend>
-): StorageBackend.Primitives => {
+const attempted = <A>(operation: () => A): Result.Result<A, SqliteError> =>
+  Result.try({ try: operation, catch: (error) => error as SqliteError })
+
+/** Runs operations on the file, each as often as another process has it locked. A read changes nothing in it. */
+type Run = Record<"read" | "write", <A>(operation: () => A) => Effect.Effect<A, Backend>>
+
+const makePrimitives = (db: DatabaseSync, { read: runRead, write: runWrite }: Run): StorageBackend.Primitives => {
   const statements = prepare(db)
+
+  /**
+   * Runs a write, and once more if the disk is full and emptying the log makes room in it. If the log has only pages that
+   * the file has too, they are written over those in the file, and the log starts again from its beginning.
+   */
+  const run = <A>(write: () => A) =>
+    runWrite(() => {
+      const first = attempted(write)
+      if (Result.isSuccess(first)) return first.success
+      if (resultOf(first.failure) !== full) throw first.failure
+      statements.checkpoint.get()
+      return write()
+    })
 
   const select = ({ id, owner }: StorageKey): StorageBackend.StoredRecord | undefined => {
     const row = statements.read.get({ owner, id }) as Row | undefined
@@ -267,7 +300,7 @@ const makePrimitives = (
   })
 
   return {
-    read: (key) => run(() => select(key)),
+    read: (key) => runRead(() => select(key)),
 
     put: (key, write) => {
       const values = valuesOf(key, write)
@@ -298,7 +331,7 @@ const makePrimitives = (
         order === "ascending"
           ? [after === undefined ? idPrefix : `${after}\0`, end]
           : [idPrefix, after === undefined ? end : encoder.encode(after)]
-      return run(() => {
+      return runRead(() => {
         const records: Array<StorageBackend.Chunk["records"][number]> = []
         let [examined, bytes, last]: [number, number, string | undefined] = [0, 0, undefined]
         const rows = statements.list[order].iterate({ owner, from, to, limit: limit + 1 })
@@ -321,7 +354,7 @@ const makePrimitives = (
 
     cleanup: Effect.fnUntraced(function* (now) {
       for (let removed = 0; ; yield* Effect.yieldNow) {
-        const { changes } = yield* run(() => statements.cleanup.run({ now }))
+        const { changes } = yield* run(() => statements.cleanup.run({ now: now - clockSlackSeconds }))
         removed += Number(changes)
         if (changes < cleanupBatch) return removed
       }
@@ -365,20 +398,35 @@ const make = Effect.fnUntraced(function* ({
   retrySchedule = defaultRetrySchedule,
   synchronous = "FULL"
 }: Options): Effect.fn.Return<StorageBackend.StorageBackend["Service"], Backend, Scope.Scope> {
-  const run = <A>(operation: () => A): Effect.Effect<A, Backend> => {
-    const attempt = () => Result.try({ try: operation, catch: (error) => error as SqliteError })
-    const first = attempt()
-    if (Result.isSuccess(first)) return Effect.succeed(first.success)
-    return Effect.fromResult(first).pipe(
-      Effect.catchIf(isLocked, () =>
-        Effect.retry(
-          Effect.suspend(() => Effect.fromResult(attempt())),
-          { schedule: retrySchedule, while: isLocked }
-        )
-      ),
-      Effect.mapError((cause) => backendError({ operation: "open", ...failureOf(cause, filename), cause }))
-    )
-  }
+  checkString("filename", filename)
+  checkSchedule("retrySchedule", retrySchedule)
+  const run =
+    (kind: "read" | "write") =>
+    <A>(operation: () => A): Effect.Effect<A, Backend> => {
+      const first = attempted(operation)
+      if (Result.isSuccess(first)) return Effect.succeed(first.success)
+      return Effect.fromResult(first).pipe(
+        Effect.catchIf(isLocked, () =>
+          Effect.retry(
+            Effect.suspend(() => Effect.fromResult(attempted(operation))),
+            { schedule: retrySchedule, while: isLocked }
+          )
+        ),
+        Effect.mapError((error) => {
+          const { description, outcome, reason } = failureOf(error, filename)
+          return backendError({
+            operation: "open",
+            reason,
+            outcome: kind === "read" ? "not-applied" : outcome,
+            description,
+            cause: causeOf(error)
+          })
+        })
+      )
+    }
+  const runs = { read: run("read"), write: run("write") }
+  // Opening may create the file and its tables, and opening it again does no harm: so an error of it is like a read's.
+  const open = runs.read
 
   if (synchronous !== "FULL" && synchronous !== "NORMAL") {
     return yield* misconfigured(`synchronous is FULL or NORMAL, not ${synchronous}`)
@@ -387,18 +435,18 @@ const make = Effect.fnUntraced(function* ({
     return yield* misconfigured("The name of the file is empty, or has U+0000: give another")
   }
   const db = yield* Effect.acquireRelease(
-    Effect.suspend(() => run(() => new DatabaseSync(filename))),
+    Effect.suspend(() => open(() => new DatabaseSync(filename))),
     (db) => Effect.sync(() => db.close())
   )
-  const problem = yield* run(() => transaction(db, () => ensureSchema(db, filename)))
+  const problem = yield* open(() => transaction(db, () => ensureSchema(db, filename)))
   if (problem !== undefined) return yield* problem
-  const mode = yield* run(() => db.prepare("PRAGMA journal_mode = WAL").get()?.journal_mode)
+  const mode = yield* open(() => db.prepare("PRAGMA journal_mode = WAL").get()?.journal_mode)
   if (mode !== "wal" && filename !== ":memory:") {
     return yield* misconfigured(`${filename} can't have a write-ahead log: put it on a local disk`)
   }
   // On macOS a disk confirms what it has not written yet, unless it is asked in full.
-  yield* run(() => db.exec(`PRAGMA synchronous = ${synchronous}; PRAGMA fullfsync = ${synchronous === "FULL"}`))
-  const primitives = yield* run(() => makePrimitives(db, run))
+  yield* open(() => db.exec(`PRAGMA synchronous = ${synchronous}; PRAGMA fullfsync = ${synchronous === "FULL"}`))
+  const primitives = yield* open(() => makePrimitives(db, runs))
   // A file that is locked has been tried again by then, and nothing else goes away by itself.
   return StorageBackend.make(primitives, { maxDataBytes, retrySchedule: Schedule.recurs(0) })
 })

@@ -13,8 +13,8 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
-import { assert, describe, it, vi } from "@effect/vitest"
-import { Config, ConfigProvider, DateTime, Effect, Fiber, Layer, Schedule, Scheduler } from "effect"
+import { assert, beforeAll, describe, it, vi } from "@effect/vitest"
+import { Cause, Clock, Config, ConfigProvider, DateTime, Effect, Fiber, Layer, Schedule, Scheduler } from "effect"
 import { TestClock } from "effect/testing"
 import * as Sqlite from "../../src/backend/Sqlite.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
@@ -244,18 +244,41 @@ describe("Sqlite, on a file that it can't use", () => {
   if (!mayMount) console.warn("The test of a full disk is skipped: it takes Linux, with unshare and user namespaces.")
   if (!mayMount && process.env.CI !== undefined) throw new Error("There is no unshare that may mount")
 
-  it.skipIf(!mayMount)("says so of a full and of a read-only disk, and loses nothing that it has acknowledged", () => {
-    const folder = mkdtempSync(join(tmpdir(), "disk-"))
-    const script = join(import.meta.dirname, "../support/sqliteDisk.ts")
-    const child = spawnSync("unshare", ["--map-root-user", "--mount", "node", script, folder], { encoding: "utf8" })
-    assert.strictEqual(child.status, 0, child.stderr)
-    const { acknowledged, full, readOnly, there } = JSON.parse(child.stdout)
-    assert.deepInclude(full, { reason: "Unavailable", outcome: "not-applied" })
-    assert.include(full.message, "is full: make room on it")
-    assert.isAbove(acknowledged, 0)
-    assert.strictEqual(there, acknowledged)
-    assert.deepInclude(readOnly, { reason: "Misconfigured", outcome: "not-applied" })
-    assert.include(readOnly.message, "can't be written")
+  describe.skipIf(!mayMount)("a full disk", () => {
+    const onDisk = () => {
+      const folder = mkdtempSync(join(tmpdir(), "disk-"))
+      const script = join(import.meta.dirname, "../support/sqliteDisk.ts")
+      const child = spawnSync("unshare", ["--map-root-user", "--mount", "node", script, folder], { encoding: "utf8" })
+      assert.strictEqual(child.status, 0, child.stderr)
+      return JSON.parse(child.stdout)
+    }
+    let came: ReturnType<typeof onDisk>
+    beforeAll(() => {
+      came = onDisk()
+    })
+
+    it("is told of with what to do, which helps, and loses nothing that was acknowledged", () => {
+      const { acknowledged, full, notOpened, notRemoved, removed, there } = came.fullLog
+      for (const error of [full, notRemoved]) {
+        assert.deepInclude(error, { reason: "Unavailable", outcome: "not-applied" })
+        assert.match(error.message, /is full: make room on it, at least as much as .*records.db-wal takes/)
+        assert.include(error.message, "no record can be written, nor removed")
+      }
+      assert.deepInclude(notOpened, { reason: "Unavailable", outcome: "not-applied" })
+      assert.match(notOpened.message, /other.db is full: make room/)
+      assert.isAbove(acknowledged, 0)
+      assert.strictEqual(there, acknowledged)
+      assert.isTrue(removed, "with as much room as the error asks for, a record can be removed")
+    })
+
+    it("lets records be removed and collected, if emptying the log makes room in the log", () => {
+      assert.deepStrictEqual(came.logOfUpdates, { removed: true, cleaned: 10, left: 9 })
+    })
+
+    it("that is read-only then is told of", () => {
+      assert.deepInclude(came.readOnly, { reason: "Misconfigured", outcome: "not-applied" })
+      assert.match(came.readOnly.message, /can't be (written|opened): .*this process/)
+    })
   })
 
   it.effect("says so of a file that it may only read", () =>
@@ -382,7 +405,7 @@ describe("Sqlite.cleanupExpired", () => {
             yield* backend.put(makeUnsafe({ owner: `owner ${i % 7}`, id: String(i) }), "data", { expiresAt })
           }
           yield* backend.put(key, "stays")
-          yield* TestClock.adjust("10 seconds")
+          yield* TestClock.adjust("310 seconds")
           let turns = 0
           const other = yield* Effect.forkChild(
             Effect.forever(
@@ -405,6 +428,77 @@ describe("Sqlite.cleanupExpired", () => {
       assert.include(steps, "USING COVERING INDEX records_by_expiry (expires_at<?)")
       assert.notInclude(steps, "SCAN")
     })
+  )
+})
+
+describe("Sqlite, opening", () => {
+  it.effect("fails with an outcome that is not unknown, whatever the disk does", () =>
+    Effect.gen(function* () {
+      const exec = vi.spyOn(DatabaseSync.prototype, "exec").mockImplementation(() => {
+        throw Object.assign(new Error("disk I/O error"), { code: "ERR_SQLITE_ERROR", errcode: 10 })
+      })
+      const error = yield* Effect.flip(open({ filename: newFile() })).pipe(
+        Effect.ensuring(Effect.sync(() => exec.mockRestore()))
+      )
+      assertBackend(error, { reason: "Unavailable", retryable: true, says: "The disk failed to read or write" })
+      assert.notInclude(error.message, "unknown")
+    })
+  )
+
+  it.effect("dies on an option that is not what it must be, and names it", () =>
+    Effect.gen(function* () {
+      const file = { filename: newFile() }
+      for (const [options, message] of [
+        [{ filename: undefined }, "filename must be a string: it is undefined"],
+        [{ filename: null }, "filename must be a string: it is null"],
+        [{ filename: 7 }, "filename must be a string: it is 7"],
+        [{ ...file, retrySchedule: "often" }, 'retrySchedule must be a Schedule: it is "often"'],
+        [{ ...file, maxDataBytes: Number.NaN }, /^maxDataBytes must be .*: it is NaN$/],
+        [{ ...file, maxDataBytes: "5" }, /^maxDataBytes must be .*: it is "5"$/],
+        [{ ...file, maxDataBytes: null }, /^maxDataBytes must be .*: it is null$/]
+      ] as const) {
+        const defect = yield* Effect.flip(Effect.sandbox(open(options as never)))
+        const found = Cause.squash(defect)
+        assert.instanceOf(found, RangeError)
+        assert.match((found as RangeError).message, message instanceof RegExp ? message : new RegExp(`^${message}$`))
+      }
+    })
+  )
+})
+
+describe("Sqlite, by clocks that differ", () => {
+  it.effect(
+    "a cleanup leaves a record alone for 300 seconds after its expiry, for clients whose clocks are behind",
+    () =>
+      Effect.gen(function* () {
+        const filename = newFile()
+        const expiresAt = DateTime.add(yield* DateTime.now, { seconds: 10 })
+        const behind = yield* Layer.build(Sqlite.layer({ filename }))
+        const ahead = yield* Layer.build(Sqlite.layer({ filename }))
+        const ofClientBehind = <A, E>(f: (backend: StorageBackend["Service"]) => Effect.Effect<A, E>) =>
+          Effect.provide(StorageBackend.use(f), behind)
+        const cleanup = Effect.provide(
+          StorageBackend.use((backend) => backend.cleanupExpired),
+          ahead
+        )
+        const record = yield* ofClientBehind((backend) => backend.put(key, "data", { expiresAt }))
+        /** An Effect of a client whose clock is so many seconds ahead. */
+        const aheadBy = (seconds: number) =>
+          Effect.gen(function* () {
+            const clock = yield* Clock.Clock
+            const millis = () => clock.currentTimeMillisUnsafe() + seconds * 1000
+            return yield* Effect.provideService(cleanup, Clock.Clock, { ...clock, currentTimeMillisUnsafe: millis })
+          })
+        assert.strictEqual(yield* aheadBy(200), 0)
+        assert.deepStrictEqual(yield* ofClientBehind((backend) => backend.get(key)), record)
+        assert.strictEqual(
+          (yield* ofClientBehind((backend) => backend.putIfVersion(key, "data", record, { expiresAt }))).version,
+          2
+        )
+        assert.strictEqual(yield* aheadBy(309), 0)
+        assert.strictEqual(yield* aheadBy(310), 1)
+        assert.strictEqual((yield* Effect.flip(ofClientBehind((backend) => backend.get(key))))._tag, "RecordNotFound")
+      }).pipe(Effect.scoped)
   )
 })
 

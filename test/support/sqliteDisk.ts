@@ -1,15 +1,16 @@
 /**
- * A process that uses a file on a disk of its own, the folder given, which is full after a while, or then read-only;
- * and says what came of it. To be run where it may mount: `unshare --map-root-user --mount`.
+ * A process that uses files on a disk of its own, mounted on the folder given. The disk is full after a while, and then
+ * read-only. The process prints what came of it. To be run where it may mount: `unshare --map-root-user --mount`.
  */
 import { execFileSync } from "node:child_process"
-import { rmSync, writeFileSync } from "node:fs"
+import { closeSync, openSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from "node:fs"
 import { join } from "node:path"
-import { Effect } from "effect"
+import { DateTime, Effect, Layer, type Scope } from "effect"
 import * as Sqlite from "../../src/backend/Sqlite.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
+import * as StoragePrefix from "../../src/StoragePrefix.ts"
 
 const [folder = ""] = process.argv.slice(2)
 const mount = (...args: ReadonlyArray<string>) => execFileSync("mount", [...args, folder])
@@ -19,11 +20,24 @@ const filename = join(folder, "records.db")
 const filler = join(folder, "filler")
 const keyOf = (i: number) => makeUnsafe({ owner: "alice", id: String(i) })
 
-const told = ({ message, outcome, reason }: Backend) => ({ message, outcome, reason: reason._tag })
+const fieldsOf = ({ message, outcome, reason }: Backend) => ({ message, outcome, reason: reason._tag })
 
-const program = Effect.gen(function* () {
+/** Fills the disk to its last block, as another program would. */
+const fillDisk = Effect.sync(() => {
+  const file = openSync(filler, "a")
+  try {
+    for (;;) writeSync(file, Buffer.alloc(512))
+  } catch {
+    closeSync(file)
+  }
+})
+
+const makeRoom = Effect.sync(() => rmSync(filler))
+
+/** Everything written is still in the log, so that emptying the log would need room in the file. */
+const withFullLog = Effect.gen(function* () {
   const backend = yield* StorageBackend
-  writeFileSync(filler, "x".repeat(300_000))
+  writeFileSync(filler, "x".repeat(600_000))
   let acknowledged = 0
   const full = yield* Effect.flip(
     Effect.forever(
@@ -31,13 +45,54 @@ const program = Effect.gen(function* () {
     )
   )
   const there = yield* Effect.forEach(Array.from({ length: acknowledged }), (_, i) => backend.get(keyOf(i)))
-  rmSync(filler)
+  let next = 0
+  const notRemoved = yield* Effect.flip(Effect.forever(Effect.suspend(() => backend.delete(keyOf(next++)))))
+  const notOpened = yield* Effect.flip(Layer.build(Sqlite.layer({ filename: join(folder, "other.db") })))
+  // As much room as the error asks for: what the log takes.
+  truncateSync(filler, 600_000 - statSync(`${filename}-wal`).size)
+  const removed = yield* backend.delete(keyOf(next - 1))
+  yield* makeRoom
   yield* backend.put(keyOf(acknowledged), "there is room again")
-  return { full, acknowledged, there: there.length }
+  return {
+    full: fieldsOf(full as Backend),
+    acknowledged,
+    there: there.length,
+    notRemoved: fieldsOf(notRemoved),
+    notOpened: fieldsOf(notOpened),
+    removed
+  }
 })
 
-const { full, ...rest } = await Effect.runPromise(Effect.provide(program, Sqlite.layer({ filename })))
+/** Writes ten records without an expiry, and ten that have expired. */
+const putAll = (letter: string) =>
+  StorageBackend.use((backend) =>
+    Effect.forEach(Array.from({ length: 20 }), (_, i) =>
+      backend.put(keyOf(i), letter.repeat(5000), i < 10 ? {} : { expiresAt: DateTime.makeUnsafe(0) })
+    )
+  )
+
+/** The log has new versions of pages that the file has, so that it can be emptied without more room. */
+const withLogOfUpdates = Effect.gen(function* () {
+  const backend = yield* StorageBackend
+  yield* putAll("y")
+  yield* fillDisk
+  const removed = yield* backend.delete(keyOf(0))
+  const cleaned = yield* backend.cleanupExpired
+  const records = yield* backend.listByPrefix(StoragePrefix.makeUnsafe({ owner: "alice", idPrefix: "" }))
+  yield* makeRoom
+  return { removed, cleaned, left: records.records.length }
+})
+
+const on = <A, E>(filename: string, effect: Effect.Effect<A, E, StorageBackend | Scope.Scope>) =>
+  Effect.runPromise(Effect.scoped(Effect.provide(effect, Sqlite.layer({ filename }))))
+
+const fullLog = await on(filename, withFullLog)
+rmSync(filename)
+
+// Twice, since SQLite stores a 1 in less room than a 2: the versions from 2 on take the same.
+await on(filename, Effect.andThen(putAll("w"), putAll("x")))
+const logOfUpdates = await on(filename, withLogOfUpdates)
+
 mount("-o", "remount,ro")
-const write = StorageBackend.use((backend) => backend.put(keyOf(0), "data"))
-const readOnly = await Effect.runPromise(Effect.flip(Effect.provide(write, Sqlite.layer({ filename }))))
-console.log(JSON.stringify({ full: told(full as Backend), ...rest, readOnly: told(readOnly as Backend) }))
+const readOnly = await Effect.runPromise(Effect.flip(Effect.tryPromise(() => on(filename, putAll("x")))))
+console.log(JSON.stringify({ fullLog, logOfUpdates, readOnly: fieldsOf(readOnly.cause as Backend) }))

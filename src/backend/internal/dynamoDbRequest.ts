@@ -3,7 +3,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import { toMillis } from "../../internal/time.ts"
 import { type Backend, backend as backendError } from "../../StorageError.ts"
+import { safeCause, withoutUserInfo } from "./safeCause.ts"
 
 /** OpenTelemetry's name of the engine. */
 export const system = "aws.dynamodb"
@@ -30,16 +32,44 @@ const noteCapacity = (capacity: ConsumedCapacity | undefined) => {
   )
 }
 
-/** A command whose request is sent once, whatever the client's own settings for retries are. */
-export const once = <C extends { readonly middlewareStack: { add(middleware: unknown, options: unknown): void } }>(
-  command: C
-): C => {
+/** What the AWS SDK shows its middleware of an HTTP response. */
+interface HttpResponse {
+  readonly statusCode?: number
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** DynamoDB, and what speaks its protocol, marks each answer by its media type, and mostly by the id of the request. */
+const isForeign = ({ headers = {} }: HttpResponse): boolean => {
+  const type = headers["content-type"] ?? ""
+  return headers["x-amzn-requestid"] === undefined && !/^application\/(x-amz-json-|cbor)/.test(type)
+}
+
+/** The name of the error of an answer that is not DynamoDB's, though its status is that of a success. */
+const foreignAnswer = "ForeignAnswerError"
+
+interface Stack {
+  add(middleware: unknown, options: unknown): void
+}
+
+/**
+ * A command whose request is sent once, whatever the client's own settings for retries are. An answer of something that
+ * is not DynamoDB is an error: the AWS SDK takes any answer with an empty body for a success.
+ */
+export const once = <C extends { readonly middlewareStack: Stack }>(command: C): C => {
   command.middlewareStack.add((next: unknown) => next, {
     step: "finalizeRequest",
     name: "retryMiddleware",
     priority: "high",
     override: true
   })
+  command.middlewareStack.add(
+    (next: (args: unknown) => Promise<{ readonly response: HttpResponse }>) => (args: unknown) =>
+      next(args).then((result) => {
+        if (!isForeign(result.response)) return result
+        throw Object.assign(new Error(), { name: foreignAnswer, $response: result.response })
+      }),
+    { step: "deserialize", name: "foreignAnswerMiddleware", priority: "high" }
+  )
   return command
 }
 
@@ -55,8 +85,43 @@ export interface AwsError {
   readonly message: string
   readonly code?: string
   readonly syscall?: string
+  readonly stack?: string
   readonly $metadata?: { readonly httpStatusCode?: number }
+  readonly $response?: HttpResponse
+  readonly errors?: ReadonlyArray<AwsError>
 }
+
+/** Whether it was not DynamoDB that answered. */
+const isFromStranger = ({ $response, code }: AwsError): boolean =>
+  code?.startsWith("HPE_") === true || ($response !== undefined && isForeign($response))
+
+/** Requests that change nothing. */
+const reads: ReadonlySet<string> = new Set(["GetItem", "Query", "DescribeTable", "DescribeTimeToLive"])
+
+/** Errors of AWS about a request's signature, whose messages may repeat parts of the credentials. */
+const ofSignature =
+  /Signature|ClientToken|AuthenticationToken|ExpiredToken|UnrecognizedClient|NotAuthorized|OptInRequired/
+
+/** What AWS says if the body of an answer, which may have record data, is not JSON. */
+const ofContents = /^(SyntaxError|TypeError|RangeError)$/
+
+/**
+ * What an error says, as far as it may be shown: it may repeat a value of the request, a URL, a part of the answer or of
+ * the credentials.
+ */
+const messageOf = (error: AwsError): string => {
+  if (ofSignature.test(error.name) || ofContents.test(error.name) || isFromStranger(error)) return ""
+  const [first] = error.errors ?? []
+  if (first !== undefined) return messageOf(first)
+  // The command that a profile names as `credential_process` may have a secret among its arguments.
+  if (/Command failed/.test(error.message)) return "The credential_process failed"
+  const message = (error.message || error.code) ?? ""
+  // What follows a line break is the AWS SDK's hint for its developers.
+  const [line = ""] = message.replace(/\bValue '.*?' at '/gs, "The value at '").split("\n")
+  return withoutUserInfo(line.trim().slice(0, 300))
+}
+
+const withMessage = (error: AwsError): string => [error.name, messageOf(error)].filter((part) => part !== "").join(": ")
 
 const notApplied =
   (reason: Failure["reason"], description: (error: AwsError, request: string, table: string) => string) =>
@@ -83,7 +148,7 @@ const noTable = notApplied(
 const forbidden = notApplied(
   "Unauthorized",
   (error, request, table) =>
-    `The credentials do not permit it: grant dynamodb:${request} on table ${table} (AWS says: ${error.message})`
+    `The credentials do not permit it: grant dynamodb:${request} on table ${table} (AWS says: ${messageOf(error)})`
 )
 const notAccepted = notApplied(
   "Unauthorized",
@@ -93,7 +158,7 @@ const expired = notApplied("Unauthorized", (error) => `The AWS credentials have 
 const noCredentials = notApplied(
   "Unauthorized",
   (error) =>
-    `No AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile or role (${error.message})`
+    `No AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile or role (${withMessage(error)})`
 )
 const clockSkewed = notApplied(
   "Unavailable",
@@ -103,8 +168,36 @@ const otherSchema = notApplied(
   "Misconfigured",
   (error, _, table) =>
     `Table ${table} has another key schema, or other attributes are configured: it needs a partition and a sort key, ` +
-    `both strings (AWS says: ${error.message})`
+    `both strings (AWS says: ${messageOf(error)})`
 )
+
+/** What DynamoDB and DynamoDB Local say if the keys of a request are not those of the table's schema. */
+const keySchemaMessages = [
+  "The provided key element does not match the schema",
+  "The number of conditions on the keys is invalid",
+  "One of the required keys was not given a value",
+  "Query condition missed key schema element",
+  "Query key condition not supported",
+  "Condition parameter type does not match schema type",
+  "The provided starting key is invalid",
+  "Exclusive Start Key must have same size as table's key schema",
+  "Type mismatch for attribute to update",
+  "Type mismatch for key",
+  "Missing the key ",
+  "This attribute is part of the key"
+]
+
+/** Something answered that is not DynamoDB. Below 500, it has not passed the request on. */
+const foreign = ({ $metadata, $response }: AwsError): Failure => {
+  const status = $response?.statusCode ?? $metadata?.httpStatusCode
+  const answer = status === undefined ? "it does not speak HTTP" : `it answered with HTTP status ${status}`
+  const description = `What answers at the endpoint is not DynamoDB: ${answer}. Check the endpoint's URL, its port, and any proxy before it`
+  return {
+    reason: status !== undefined && status >= 500 ? "Unavailable" : "Misconfigured",
+    outcome: status !== undefined && status >= 300 && status < 500 ? "not-applied" : "unknown",
+    description
+  }
+}
 
 const failures: Record<string, ReturnType<typeof notApplied>> = {
   ProvisionedThroughputExceededException: throttled,
@@ -143,27 +236,31 @@ const failureOf = (error: AwsError, request: string, table: string): Failure => 
   }
   const known = Object.hasOwn(failures, error.name) ? failures[error.name] : undefined
   if (known !== undefined) return known(error, request, table)
-  if (error.name === "ValidationException" && /key/i.test(error.message)) return otherSchema(error, request, table)
+  if (error.name === "ValidationException" && keySchemaMessages.some((words) => error.message.includes(words))) {
+    return otherSchema(error, request, table)
+  }
+  if (isFromStranger(error)) return foreign(error)
   if (error.message === "Region is missing") {
     const description = "No AWS region is set: set AWS_REGION, or the option region"
     return { reason: "Misconfigured", outcome: "not-applied", description }
   }
   if (error.code === "ERR_INVALID_URL") {
-    return { reason: "Misconfigured", outcome: "not-applied", description: `The endpoint is no URL: ${error.message}` }
+    const description = "The endpoint is not a URL: give one such as http://localhost:8000"
+    return { reason: "Misconfigured", outcome: "not-applied", description }
   }
   if (error.syscall === "connect" || error.syscall === "getaddrinfo" || error.code === "ECONNREFUSED") {
-    const description = `DynamoDB can't be reached: ${error.message || error.code}`
+    const description = `DynamoDB can't be reached: ${messageOf(error)}`
     return { reason: "Unavailable", outcome: "not-applied", description }
   }
   if (status !== undefined && status >= 400 && status < 500) {
-    const description = `DynamoDB refused the request: ${error.name}: ${error.message}`
+    const description = `DynamoDB refused the request: ${withMessage(error)}`
     return { reason: "Unknown", outcome: "not-applied", description }
   }
   if (status !== undefined || error.code !== undefined) {
-    const description = `DynamoDB gave no usable answer: ${error.name}: ${error.message}`
+    const description = `DynamoDB gave no usable answer: ${withMessage(error)}`
     return { reason: "Unavailable", outcome: "unknown", description }
   }
-  return { reason: "Unknown", outcome: "unknown", description: `The request failed: ${error.name}: ${error.message}` }
+  return { reason: "Unknown", outcome: "unknown", description: `The request failed: ${withMessage(error)}` }
 }
 
 interface SendOptions {
@@ -173,9 +270,10 @@ interface SendOptions {
 
 /** Sends one request once. It is aborted when it takes too long, and when the fiber is interrupted. */
 export const sender = ({ requestTimeout = "5 seconds", tableName }: SendOptions) => {
-  const description = `DynamoDB did not answer within ${Duration.format(Duration.fromInputUnsafe(requestTimeout))}`
-  const late = (operation: string) =>
-    Effect.fail(backendError({ operation, reason: "Timeout", outcome: "unknown", description }))
+  const timeout = Duration.millis(toMillis("requestTimeout", requestTimeout))
+  const description = `DynamoDB did not answer within ${Duration.format(timeout)}`
+  const fail = (operation: string, { outcome, ...failure }: Failure, cause?: Error) =>
+    Effect.fail(backendError({ operation, ...failure, outcome: reads.has(operation) ? "not-applied" : outcome, cause }))
   return <A extends object, B = never>(
     request: string,
     send: (options: { readonly abortSignal: AbortSignal }) => Promise<A>,
@@ -192,9 +290,12 @@ export const sender = ({ requestTimeout = "5 seconds", tableName }: SendOptions)
       Effect.catch((cause): Effect.Effect<B, Backend> => {
         const answered = answer(cause)
         return answered === undefined
-          ? Effect.fail(backendError({ ...failureOf(cause, request, tableName), operation: request, cause }))
+          ? fail(request, failureOf(cause, request, tableName), safeCause(cause, messageOf(cause)))
           : Effect.succeed(answered)
       }),
-      Effect.timeoutOrElse({ duration: requestTimeout, orElse: () => late(request) })
+      Effect.timeoutOrElse({
+        duration: timeout,
+        orElse: () => fail(request, { reason: "Timeout", outcome: "unknown", description })
+      })
     )
 }
