@@ -186,6 +186,51 @@ describe("StorageBackend.make, after an ambiguous attempt", () => {
     })
   )
 
+  it.live("treats an ambiguous attempt alike, whichever attempt it is", () =>
+    Effect.gen(function* () {
+      for (const throttled of [1, 2, 3]) {
+        const before = Array.from({ length: throttled }, () => "throttled" as const)
+        const name = `attempt ${throttled + 1}`
+        const operations = {
+          put: (backend: StorageBackend["Service"]) => backend.put(key, "two"),
+          byVersion: (backend: StorageBackend["Service"]) => backend.putIfVersion(key, "two", 1),
+          create: (backend: StorageBackend["Service"]) => backend.putIfVersion(key, "two", 0)
+        }
+        for (const [operation, run] of Object.entries(operations)) {
+          const lost = faulty([...before, "lost"])
+          if (operation !== "create") yield* lost.other.put(key, "one")
+          const written = yield* run(lost.backend)
+          assert.strictEqual(written.version, operation === "create" ? 1 : 2, `${operation}, ${name}`)
+          assert.deepStrictEqual(yield* lost.other.get(key), written)
+          assert.deepStrictEqual(lost.attempts.slice(throttled + 1), ["read"], `${operation}, ${name}`)
+
+          const dropped = faulty([...before, "dropped"])
+          if (operation !== "create") yield* dropped.other.put(key, "one")
+          assertUnknown(yield* Effect.flip(run(dropped.backend)))
+          assert.deepStrictEqual(dropped.attempts.slice(throttled + 1), ["read"], `${operation}, ${name}`)
+        }
+
+        const overtaken = faulty([...before, Effect.suspend(() => overtaken.other.put(key, "theirs"))])
+        const record = yield* overtaken.other.put(key, "one")
+        assertUnknown(yield* Effect.flip(overtaken.backend.putIfVersion(key, "two", record)))
+
+        const spent = faulty([...before, "dropped"], Schedule.recurs(throttled))
+        yield* spent.other.put(key, "one")
+        assertUnknown(yield* Effect.flip(spent.backend.delete(key)))
+        assert.strictEqual(spent.attempts.length, throttled + 1)
+
+        const deleted = faulty([...before, "lost"])
+        yield* deleted.other.put(key, "one")
+        assertUnknown(yield* Effect.flip(deleted.backend.delete(key)))
+        assert.strictEqual(deleted.attempts.length, throttled + 1)
+
+        const removed = faulty([...before, "lost"])
+        const read = yield* removed.other.put(key, "one")
+        assertUnknown(yield* Effect.flip(removed.backend.deleteIfVersion(key, read)))
+      }
+    })
+  )
+
   it.live("does not know when every answer is lost, or the read fails too", () =>
     Effect.gen(function* () {
       const swaps = faulty(

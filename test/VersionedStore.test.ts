@@ -140,6 +140,19 @@ describe("VersionedStore", () => {
     }).pipe(Effect.provide(InMemory.layer))
   )
 
+  it.effect("neither writes over nor removes a record of the same version that was created again since", () =>
+    Effect.gen(function* () {
+      const counters = yield* makeCounters
+      const read = yield* counters.create(key, 1)
+      yield* counters.remove(key)
+      const again = yield* counters.create(key, 1)
+      assert.strictEqual(again.version, read.version)
+      assert.strictEqual((yield* Effect.flip(counters.setIfVersion(read, 2)))._tag, "VersionConflict")
+      assert.strictEqual((yield* Effect.flip(counters.removeIfVersion(read)))._tag, "VersionConflict")
+      assert.deepStrictEqual(yield* counters.get(key), again)
+    }).pipe(Effect.provide(InMemory.layer))
+  )
+
   it.effect("keeps a record's expiry across updates unless it is changed", () =>
     Effect.gen(function* () {
       const counters = yield* makeCounters

@@ -23,6 +23,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
+import * as Cursor from "../internal/cursor.ts"
 import { defaultMaxDataBytes, maxVersion, StorageBackend, type StoredRecord } from "../StorageBackend.ts"
 import type * as StorageKey from "../StorageKey.ts"
 import * as History from "./internal/history.ts"
@@ -378,6 +379,24 @@ export const cases = <R, RIn>(
   )
 
   planted(
+    "a record that was read without a write id is in conflict with a write of the same version and data that has one",
+    Effect.fnUntraced(function* (backend, plant, owner) {
+      const key = keyOf(owner, "a")
+      const foreign = { data: "same", version: 7, writeId: undefined, expiresAt: undefined }
+      yield* plant(key, foreign)
+      const read = yield* backend.get(key)
+      assert.strictEqual(read.writeId, undefined)
+      yield* plant(key, { ...foreign, version: 6 })
+      const ours = yield* backend.putIfVersion(key, "same", 6)
+      assert.deepStrictEqual([ours.version, ours.data], [read.version, read.data])
+      const conflict = yield* failsWith(backend.putIfVersion(key, "lost", read), "VersionConflict")
+      assert.strictEqual(conflict.actual, 7)
+      yield* failsWith(backend.deleteIfVersion(key, read), "VersionConflict")
+      assertSame(yield* backend.get(key), ours)
+    })
+  )
+
+  planted(
     "a record that another client wrote with an expiry beyond all dates is there, and can be changed",
     Effect.fnUntraced(function* (backend, plant, owner) {
       const key = keyOf(owner, "a")
@@ -695,6 +714,23 @@ export const cases = <R, RIn>(
   )
 
   example(
+    "a page that meets expired records is filled up to its limit and no further",
+    Effect.fnUntraced(function* (backend, owner) {
+      const ids = Array.from({ length: 9 }, (_, i) => String(i))
+      const expired = ["1", "7"]
+      const live = ids.filter((id) => !expired.includes(id))
+      yield* putAll(owner, expired, yield* inSeconds(1))
+      yield* putAll(owner, live)
+      yield* TestClock.adjust("2 seconds")
+      for (const order of ["ascending", "descending"] as const) {
+        const page = yield* backend.listByPrefix(prefixOf(owner), { limit: 4, order })
+        assert.isAtMost(page.records.length, 4)
+        assert.deepStrictEqual(idsOf(yield* listAll(prefixOf(owner), { limit: 4, order })), inOrder(live, order))
+      }
+    })
+  )
+
+  example(
     "a cursor that is damaged, cut or of another listing is InvalidCursor",
     Effect.fnUntraced(function* (backend, owner) {
       const ids = ["p/a", "p/b\u{1f600}", "p/c"]
@@ -721,6 +757,26 @@ export const cases = <R, RIn>(
       yield* failsWith(backend.listByPrefix(prefixOf(owner, "p"), { cursor }), "InvalidCursor")
       yield* failsWith(backend.listByPrefix(prefixOf(owner), { cursor }), "InvalidCursor")
       yield* failsWith(backend.listByPrefix(prefixOf(owner, "p/"), { cursor, order: "descending" }), "InvalidCursor")
+    })
+  )
+
+  example(
+    "a forged cursor for an id outside the listing, or for what is not an id, is InvalidCursor",
+    Effect.fnUntraced(function* (backend, owner) {
+      yield* putAll(owner, ["a", "p/a", "p/b", "z"])
+      const forged = {
+        "": ["", "a\0", "a".repeat(513), "\u{1f600}".repeat(129)],
+        "p/": ["", "a", "p", "z", "P/a", "p/\0", `p/${"a".repeat(511)}`]
+      }
+      for (const [idPrefix, ids] of Object.entries(forged)) {
+        const prefix = prefixOf(owner, idPrefix)
+        for (const order of ["ascending", "descending"] as const) {
+          for (const id of ids) {
+            const cursor = Cursor.encode(prefix, order, id)
+            yield* failsWith(backend.listByPrefix(prefix, { cursor, order }), "InvalidCursor")
+          }
+        }
+      }
     })
   )
 

@@ -25,7 +25,7 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { StorageBackend } from "../StorageBackend.ts"
 import { backend as backendError } from "../StorageError.ts"
-import { makeUnsafe } from "../StorageKey.ts"
+import { makeUnsafe, type StorageKey } from "../StorageKey.ts"
 import * as Task from "../task/Task.ts"
 import type * as TaskError from "../task/TaskError.ts"
 import * as TaskStore from "../task/TaskStore.ts"
@@ -637,6 +637,69 @@ export const cases = ({ check }: Options = {}): ReadonlyArray<Case> => {
       yield* tasks.create({ ownerId, requestMethod })
       const error = yield* failsWith(tasks.create({ ownerId, requestMethod }), "TooManyTasks")
       assert.strictEqual(error.limit, 2)
+    })
+  )
+
+  /** A store in whose removals another client does something between the read and the removal, the first time. */
+  const overtakenBy = Effect.fnUntraced(function* (
+    options: TaskStore.Options,
+    meddle: (key: TaskStore.TaskKey) => Effect.Effect<unknown, unknown>
+  ) {
+    const backend = yield* StorageBackend
+    let isFirst = true
+    const meddled = ({ id, owner }: StorageKey) =>
+      Effect.suspend(() => {
+        if (!isFirst || id.startsWith("!")) return Effect.void
+        isFirst = false
+        return Effect.orDie(meddle({ ownerId: owner, taskId: id }))
+      })
+    const watched = StorageBackend.of({
+      ...backend,
+      delete: (key) => Effect.andThen(meddled(key), backend.delete(key)),
+      deleteIfVersion: (key, expected) => Effect.andThen(meddled(key), backend.deleteIfVersion(key, expected))
+    })
+    return yield* Effect.provideService(makeTasks(options), StorageBackend, watched)
+  })
+
+  example(
+    "of two removals of one task at once one removes it, and its place is free once",
+    Effect.fnUntraced(function* () {
+      const options = { maxTasksPerOwner: 2 }
+      const tasks = yield* makeTasks(options)
+      const slow = yield* overtakenBy(options, tasks.remove)
+      const ownerId = yield* newOwner
+      const first = yield* tasks.create({ ownerId, requestMethod })
+      yield* tasks.create({ ownerId, requestMethod })
+      yield* failsWith(slow.remove(keyOf(first)), "TaskNotFound")
+      yield* tasks.create({ ownerId, requestMethod })
+      yield* failsWith(tasks.create({ ownerId, requestMethod }), "TooManyTasks")
+    })
+  )
+
+  example(
+    "a removal takes the task that it has read, and no other record under its key, though of the same version",
+    Effect.fnUntraced(function* (tasks) {
+      const backend = yield* StorageBackend
+      const { key, record } = yield* newTask(tasks)
+      const stored = makeUnsafe({ owner: key.ownerId, id: key.taskId })
+      const read = yield* backend.get(stored)
+      const theirs = JSON.stringify({ ...record, ownerId: yield* newOwner })
+      const slow = yield* overtakenBy({}, () =>
+        Effect.andThen(backend.delete(stored), backend.putIfVersion(stored, theirs, 0))
+      )
+      yield* failsWith(slow.remove(key), "TaskNotFound")
+      const left = yield* backend.get(stored)
+      assert.deepStrictEqual([left.version, left.data], [read.version, theirs])
+    })
+  )
+
+  example(
+    "a removal that a change of the task overtakes removes the task as changed",
+    Effect.fnUntraced(function* (tasks) {
+      const slow = yield* overtakenBy({}, (key) => tasks.setStatusMessage(key, "changed"))
+      const { key } = yield* newTask(tasks)
+      yield* slow.remove(key)
+      yield* failsWith(tasks.get(key), "TaskNotFound")
     })
   )
 

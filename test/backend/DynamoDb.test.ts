@@ -761,6 +761,22 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
         })
       )
 
+      it.effect("to read and to list consistently, unless another setting is given", () =>
+        Effect.gen(function* () {
+          const { client, consistency } = watchingReads()
+          yield* Effect.gen(function* () {
+            const backend = yield* StorageBackend
+            const key = newKey()
+            yield* backend.put(key, "data")
+            yield* backend.get(key)
+            const prefix = makePrefix({ owner: key.owner, idPrefix: "" })
+            yield* backend.listByPrefix(prefix)
+            yield* backend.listByPrefix(prefix, { limit: 1, order: "descending" })
+          }).pipe(Effect.provide(DynamoDb.layer({ tableName })), Effect.provide(Layer.succeed(DynamoDb.Client, client)))
+          assert.deepStrictEqual(consistency, [true, true, true])
+        })
+      )
+
       it.effect("to read eventually, but never where it looks for its own write", () =>
         Effect.gen(function* () {
           const { client, consistency } = watchingReads()

@@ -104,6 +104,32 @@ describe("InMemory", () => {
     }).pipe(Effect.provide(InMemory.layerWith({ maxRecords: 2 })))
   )
 
+  it.effect(
+    "keeps a record that is written over an expired one, though the write had to collect that to make room",
+    () =>
+      Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        const expiresAt = yield* inSeconds(1)
+        for (const write of [
+          backend.put(keyOf("a"), "12345678901234"),
+          backend.putIfVersion(keyOf("a"), "12345678901234", 0)
+        ]) {
+          for (const id of ["a", "b"]) yield* backend.put(keyOf(id), "1234", { expiresAt })
+          yield* TestClock.adjust("1 second")
+          const written = yield* write
+          assert.deepStrictEqual(yield* backend.get(keyOf("a")), written)
+          const page = yield* backend.listByPrefix(makePrefix({ owner: "alice", idPrefix: "" }))
+          assert.deepStrictEqual(page.records, [written])
+          // The 20 bytes of the record are counted once, and given back when it goes.
+          assert.strictEqual((yield* Effect.flip(backend.put(keyOf("c"), "")))._tag, "CapacityExceeded")
+          assert.isTrue(yield* backend.delete(keyOf("a")))
+          yield* backend.put(keyOf("a"), "12345678901234")
+          yield* backend.delete(keyOf("a"))
+          yield* backend.cleanupExpired
+        }
+      }).pipe(Effect.provide(InMemory.layerWith({ maxBytes: 20 })))
+  )
+
   it.effect("takes the limit of one record's data from its options", () =>
     Effect.gen(function* () {
       const backend = yield* StorageBackend

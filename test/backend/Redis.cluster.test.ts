@@ -14,7 +14,7 @@ import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as TaskContract from "../../src/testing/TaskContract.ts"
 import type { Fate } from "../support/ambiguity.ts"
 import { newKeyPrefix, plant } from "../support/redis.ts"
-import { startCluster } from "../support/redisCluster.ts"
+import { addReplica, startCluster } from "../support/redisCluster.ts"
 import { isWrite, redisProxy } from "../support/redisProxy.ts"
 import { ask } from "../support/redisServer.ts"
 
@@ -199,6 +199,26 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster, where a node fails", 
         hang = true
         assert.strictEqual((yield* backend.putIfVersion(record.key, "two", record)).version, 2)
         assert.isAbove(hung, 1)
+      })
+    )
+
+    it.effect("a master that is gone is replaced by the replica that takes its place", () =>
+      Effect.gen(function* () {
+        const urls = yield* startCluster
+        const [first = "", , last = ""] = urls
+        const replica = yield* addReplica(first, last)
+        const backend = yield* build(
+          { rootNodes: [{ url: first }] },
+          { keyPrefix: newKeyPrefix(), retrySchedule: Schedule.recurs(0) }
+        )
+        const keys = Array.from({ length: 10 }, (_, i) => makeUnsafe({ owner: `owner ${i}`, id: "a" }))
+        for (const key of keys) yield* backend.put(key, "before")
+        const [, pid] = /process_id:(\d+)/.exec(yield* ask(last, "INFO", "server")) ?? []
+        process.kill(Number(pid), "SIGKILL")
+        yield* ask(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
+        const putAll = Effect.forEach(keys, (key) => Effect.eventually(backend.put(key, "after")))
+        yield* Effect.timeout(putAll, "1 minute")
+        assert.isAbove(Number(yield* ask(replica, "DBSIZE")), 0)
       })
     )
 

@@ -323,6 +323,53 @@ describe.skipIf(url === undefined)("Redis", () => {
       }).pipe(Effect.provide(layerAt(keyPrefix)))
     })
 
+    test.effect("no id of a live hash when a page meets it, whatever the index by expiry says", () => {
+      const keyPrefix = newKeyPrefix()
+      return Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        const { owner } = newKey()
+        const lasting = yield* backend.put(makeUnsafe({ owner, id: "lasting" }), "data")
+        const later = yield* backend.put(makeUnsafe({ owner, id: "later" }), "x", { expiresAt: yield* inSeconds(1000) })
+        yield* send("ZADD", `${keyPrefix}:{${owner}}:expiry`, "1", "lasting", "1", "later")
+        const list = backend.listByPrefix(makePrefix({ owner, idPrefix: "" }))
+        for (let i = 0; i < 2; i++) assert.deepStrictEqual((yield* list).records, [lasting, later])
+        assert.deepStrictEqual(yield* send("ZRANGE", `${keyPrefix}:{${owner}}:index`, "0", "-1"), ["lasting", "later"])
+      }).pipe(Effect.provide(layerAt(keyPrefix)))
+    })
+
+    test.effect("no id whose hash is written between the page that missed it and the removal of its id", () => {
+      const keyPrefix = newKeyPrefix()
+      return Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        const redis = yield* EffectRedis.Redis
+        const key = newKey()
+        const expiresAt = yield* inSeconds(1000)
+        yield* backend.put(key, "old", { expiresAt })
+        const base = `${keyPrefix}:{${key.owner}}`
+        yield* send("DEL", `${base}:record:a`)
+
+        // A page reads the hash of an id once more before it forgets that id: another client writes just after that.
+        let reads = 0
+        const overtaken = EffectRedis.Redis.of({
+          ...redis,
+          send: <A>(command: string, ...args: ReadonlyArray<string>) =>
+            Effect.tap(redis.send<A>(command, ...args), () => {
+              if (command !== "HMGET" || ++reads > 1) return Effect.void
+              return Effect.orDie(backend.put(key, "new", { expiresAt }))
+            })
+        })
+        const list = StorageBackend.use((backend) =>
+          backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "" }))
+        ).pipe(Effect.provide(Redis.layer({ keyPrefix })), Effect.provideService(EffectRedis.Redis, overtaken))
+        assert.deepStrictEqual((yield* list).records, [])
+        assert.strictEqual(reads, 1)
+        assert.deepStrictEqual((yield* list).records, [yield* backend.get(key)])
+        for (const set of ["index", "expiry"]) {
+          assert.deepStrictEqual(yield* send("ZRANGE", `${base}:${set}`, "0", "-1"), ["a"])
+        }
+      }).pipe(Effect.provide(layerAt(keyPrefix)))
+    })
+
     test.effect("the id of a hash that Redis has dropped, when a page meets it", () => {
       const keyPrefix = newKeyPrefix()
       return Effect.gen(function* () {

@@ -281,6 +281,19 @@ describe("Sqlite, on a file that it can't use", () => {
     })
   })
 
+  it("does not know of a write that the disk failed, and goes on reading", () => {
+    const script = join(import.meta.dirname, "../support/sqliteIoError.ts")
+    const limited = ["-c", 'ulimit -f 400 && exec "$@"', "sh", process.execPath, script, newFile()]
+    const child = spawnSync("sh", limited, { encoding: "utf8" })
+    assert.strictEqual(child.status, 0, child.stderr)
+    const { acknowledged, message, operation, outcome, reason, version } = JSON.parse(child.stdout)
+    assert.deepStrictEqual([operation, reason, outcome], ["putIfVersion", "Unavailable", "unknown"])
+    assert.include(message, "The disk failed to read or write")
+    assert.include(message, "Whether it took effect is unknown")
+    assert.isAbove(acknowledged, 1)
+    assert.strictEqual(version, acknowledged)
+  })
+
   it.effect("says so of a file that it may only read", () =>
     Effect.gen(function* () {
       const filename = newFile()
@@ -325,6 +338,75 @@ describe("Sqlite, on a file that others use", () => {
           assert.isUndefined(holder.pollUnsafe(), "the lock is gone too early")
           assert.strictEqual((yield* backend.putIfVersion(key, "after", record)).version, 2)
           assert.isDefined(holder.pollUnsafe())
+        })
+      )
+    })
+  )
+
+  /** Runs an Effect with something done before each transaction begins, and after it ends, by other connections. */
+  const aroundTransactions = <A, E>(
+    { after, before }: { readonly before?: () => void; readonly after?: () => void },
+    effect: Effect.Effect<A, E>
+  ) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        const { exec } = DatabaseSync.prototype
+        return vi.spyOn(DatabaseSync.prototype, "exec").mockImplementation(function (this: DatabaseSync, sql) {
+          if (sql.startsWith("BEGIN")) before?.()
+          exec.call(this, sql)
+          if (sql === "COMMIT") after?.()
+        })
+      }),
+      () => effect,
+      (spy) => Effect.sync(() => spy.mockRestore())
+    )
+
+  it.effect("makes a write that was refused once, if what it expects is there by the time that it looks why", () =>
+    Effect.gen(function* () {
+      const filename = newFile()
+      yield* on({ filename })(
+        Effect.fnUntraced(function* (backend) {
+          const change = (sql: string) => () => withDatabase(filename, (db) => db.prepare(sql).run())
+          yield* backend.put(key, "theirs")
+          const created = yield* aroundTransactions(
+            { before: change("DELETE FROM records") },
+            backend.putIfVersion(key, "created", 0)
+          )
+          assert.deepStrictEqual(yield* backend.get(key), created)
+
+          yield* aroundTransactions(
+            { before: change("UPDATE records SET version = 7") },
+            backend.putIfVersion(key, "swapped", 7)
+          )
+          assert.strictEqual((yield* backend.get(key)).version, 8)
+
+          yield* aroundTransactions(
+            { before: change("UPDATE records SET version = 9") },
+            backend.deleteIfVersion(key, 9)
+          )
+          assert.strictEqual((yield* Effect.flip(backend.get(key)))._tag, "RecordNotFound")
+        })
+      )
+    })
+  )
+
+  it.effect("tells of a refusal what was there when the write was refused, whatever happens right after", () =>
+    Effect.gen(function* () {
+      const filename = newFile()
+      yield* on({ filename })(
+        Effect.fnUntraced(function* (backend) {
+          const operations = [
+            backend.putIfVersion(key, "ours", 0),
+            backend.putIfVersion(key, "ours", 7),
+            backend.deleteIfVersion(key, 7)
+          ]
+          for (const operation of operations) {
+            const theirs = yield* backend.put(key, "theirs")
+            const remove = () => withDatabase(filename, (db) => db.exec("DELETE FROM records"))
+            const error = yield* Effect.flip(aroundTransactions({ after: remove }, operation))
+            assert.ok(error._tag === "VersionConflict", error._tag)
+            assert.deepStrictEqual([error.actual, error.current], [theirs.version, theirs])
+          }
         })
       )
     })

@@ -14,15 +14,35 @@ export const newFolder = Effect.acquireRelease(
   (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
 )
 
-/** Starts a Redis Cluster of three masters on loopback, and gives their URLs once all slots are served. */
-export const startCluster = Effect.gen(function* () {
-  const urls = yield* Effect.forEach([1, 2, 3], () =>
-    Effect.gen(function* () {
-      const [folder, port, bus] = [yield* newFolder, yield* freePort, yield* freePort]
-      const settings = ["--cluster-enabled", "yes", "--cluster-port", String(bus), "--save", ""]
-      return yield* RedisServer.startIn(folder, port, ...settings)
+/** Starts a node of a Redis Cluster on loopback, and gives its URL. */
+const startNode = Effect.gen(function* () {
+  const [folder, port, bus] = [yield* newFolder, yield* freePort, yield* freePort]
+  const settings = ["--cluster-enabled", "yes", "--cluster-port", String(bus), "--save", ""]
+  return yield* RedisServer.startIn(folder, port, ...settings)
+})
+
+/** Starts a replica of a master of a Redis Cluster, and gives its URL once it has what the master has. */
+export const addReplica = Effect.fnUntraced(function* (anyNode: string, master: string) {
+  const url = yield* startNode
+  const cli = (at: string, ...args: ReadonlyArray<string>) =>
+    Effect.promise(() => run("redis-cli", ["-u", at, ...args]))
+  const id = (yield* cli(master, "CLUSTER", "MYID")).stdout.trim()
+  const hosts = [new URL(url).host, new URL(anyNode).host]
+  yield* Effect.promise(() =>
+    run("redis-cli", ["--cluster", "add-node", ...hosts, "--cluster-slave", "--cluster-master-id", id])
+  )
+  yield* cli(url, "INFO", "replication").pipe(
+    Effect.repeat({
+      schedule: Schedule.spaced("50 millis"),
+      until: ({ stdout }) => stdout.includes("master_link_status:up")
     })
   )
+  return url
+}, Effect.timeout("30 seconds"))
+
+/** Starts a Redis Cluster of three masters on loopback, and gives their URLs once all slots are served. */
+export const startCluster = Effect.gen(function* () {
+  const urls = yield* Effect.forEach([1, 2, 3], () => startNode)
   const nodes = urls.map((url) => new URL(url).host)
   yield* Effect.promise(() => run("redis-cli", ["--cluster", "create", ...nodes, "--cluster-yes"]))
   yield* Effect.forEach(urls, (url) =>

@@ -2,9 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Layer, Result } from "effect"
 import { Base64Url } from "effect/encoding"
 import * as InMemory from "../../src/backend/InMemory.ts"
+import * as Cursor from "../../src/internal/cursor.ts"
 import { type Expected, isExpired, type Primitives, type Refused, type StoredRecord } from "../../src/StorageBackend.ts"
 import { InvalidCursor } from "../../src/StorageError.ts"
-import { makeUnsafe } from "../../src/StorageKey.ts"
+import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import { layerPlantable, plant } from "../support/plantable.ts"
 
@@ -76,6 +77,26 @@ const broken = {
       remove: (key, now, expected) => remove(key, now, expected === undefined ? undefined : versionOnly(expected))
     })),
     caughtBy: "a record deleted and created again is a conflict for whoever read it before"
+  },
+  "a compare-and-set of a record without a write id that takes one with a write id": {
+    layer: layerPlantable(({ read, remove, swap }) => {
+      const withAnyWriteId = (key: StorageKey, expected: Expected) =>
+        Effect.map(read(key), (current): Expected => {
+          if (typeof expected === "number" || expected.writeId !== undefined || current === undefined) return expected
+          const isSame = current.version === expected.version && current.data === expected.data
+          return isSame ? { ...expected, writeId: current.writeId } : expected
+        })
+      return {
+        swap: (key, write, expected) =>
+          Effect.flatMap(withAnyWriteId(key, expected), (expected) => swap(key, write, expected)),
+        remove: (key, now, expected) =>
+          expected === undefined
+            ? remove(key, now, expected)
+            : Effect.flatMap(withAnyWriteId(key, expected), (expected) => remove(key, now, expected))
+      }
+    }),
+    caughtBy:
+      "a record that was read without a write id is in conflict with a write of the same version and data that has one"
   },
   "a compare-and-set in two steps": {
     layer: layerPlantable(({ read, swap }) => ({
@@ -173,6 +194,31 @@ const broken = {
       list: listing(primitives, byUtf8, (_, rest) => rest[0])
     })),
     caughtBy: "any ids are listed whole and in order, in pages of any size, by any prefix"
+  },
+  "a page whose limit is not reduced by what was found": {
+    layer: layerPlantable(({ list }) => {
+      let limit = 0
+      return {
+        list: (prefix, range) => {
+          if (range.after === undefined) limit = range.limit
+          return list(prefix, { ...range, limit })
+        }
+      }
+    }),
+    caughtBy: "a page that meets expired records is filled up to its limit and no further"
+  },
+  "a forged cursor that is taken": {
+    layer: layerPlantable(undefined, (backend) => ({
+      listByPrefix: (prefix, options = {}) => {
+        const { cursor = "", order = "ascending" } = options
+        const id = Buffer.from(cursor, "base64url").subarray(9).toString()
+        const page = backend.listByPrefix(prefix, options)
+        return Cursor.encode(prefix, order, id) === cursor
+          ? Effect.catchTag(page, "InvalidCursor", () => Effect.succeed({ records: [], cursor: undefined }))
+          : page
+      }
+    })),
+    caughtBy: "a forged cursor for an id outside the listing, or for what is not an id, is InvalidCursor"
   },
   "a cursor that is not bound to its owner": {
     layer: layerPlantable(undefined, (backend) => ({

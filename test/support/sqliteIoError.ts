@@ -1,0 +1,28 @@
+/**
+ * A process that writes to a file until the disk fails, and says what came of it. The system fails to write past a size
+ * that the process may not exceed: to be run below `ulimit -f`. To SQLite that is an I/O error (SQLITE_IOERR_WRITE).
+ */
+import { Effect } from "effect"
+import * as Sqlite from "../../src/backend/Sqlite.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
+import { makeUnsafe } from "../../src/StorageKey.ts"
+
+const [filename = ""] = process.argv.slice(2)
+const key = makeUnsafe({ owner: "alice", id: "a" })
+
+const program = StorageBackend.use((backend) =>
+  Effect.gen(function* () {
+    let written = yield* backend.put(key, "")
+    const write = Effect.suspend(() =>
+      Effect.map(backend.putIfVersion(key, "x".repeat(20_000), written), (record) => {
+        written = record
+      })
+    )
+    const failed = yield* Effect.flip(Effect.forever(write))
+    if (failed._tag !== "Backend") return yield* Effect.die(failed)
+    const { message, operation, outcome, reason } = failed
+    const { version } = yield* backend.get(key)
+    return { message, operation, outcome, reason: reason._tag, acknowledged: written.version, version }
+  })
+)
+console.log(JSON.stringify(await Effect.runPromise(Effect.provide(program, Sqlite.layer({ filename })))))
