@@ -18,9 +18,13 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as EffectRedis from "effect/persistence/Redis"
 import type * as Schedule from "effect/Schedule"
+import { checkLimit } from "../internal/limit.ts"
+import { toMillis } from "../internal/time.ts"
 import * as StorageBackend from "../StorageBackend.ts"
 import { type Backend, backend as backendError } from "../StorageError.ts"
 import type { StorageKey } from "../StorageKey.ts"
+import { clockSlackSeconds } from "./internal/clockSlack.ts"
+import { checkSchedule, checkString } from "./internal/options.ts"
 import { failureOf } from "./internal/redisFailure.ts"
 
 /** Where in Redis the records are, and how they are asked for. */
@@ -37,12 +41,6 @@ export interface Options {
 
 /** OpenTelemetry's name of the engine. */
 const system = "redis"
-
-/**
- * How many seconds Redis keeps a hash after its record has expired, by its own clock and by that of the client who wrote
- * it: for clients whose clocks are behind.
- */
-const slack = 300
 
 /** The bytes of data after which a page ends, so that no reply grows without bound. */
 const maxPageBytes = 1024 * 1024
@@ -104,7 +102,7 @@ const writeScript = script<ReadonlyArray<string>>(`
   redis.call('PERSIST', key)
   redis.call('HSET', key, 'version', next, 'data', new_data, 'write_id', new_write_id, 'expires_at', new_expires_at)
   if ttl ~= '' then
-    local at = math.max(tonumber(redis.call('TIME')[1]) + tonumber(ttl), tonumber(new_expires_at) + ${slack})
+    local at = math.max(tonumber(redis.call('TIME')[1]) + tonumber(ttl), tonumber(new_expires_at) + ${clockSlackSeconds})
     redis.pcall('EXPIREAT', key, string.format('%.0f', at))
   end
   return {next}
@@ -120,8 +118,9 @@ const removeScript = script<ReadonlyArray<string>>(`
 `)
 
 /**
- * Whether more follow, the last id examined, and the live records. An id whose hash is gone leaves the index, if it was
- * due; else it comes without fields: while a cluster moves the slot, the hash may be on another node.
+ * Whether more follow, the last id examined, and the live records. An id whose hash is gone leaves the index, if
+ * its expiry is so long ago that the record is live for nobody. Otherwise the id comes without fields: while a cluster
+ * moves the slot, the hash may be on another node.
  */
 const listScript = script<ReadonlyArray<string>>(`
   local index, expiry = KEYS[1], KEYS[2]
@@ -147,7 +146,7 @@ const listScript = script<ReadonlyArray<string>>(`
     if hash.err and not string.find(hash.err, 'non local key') then return hash end
     local version, data, write_id, expires_at = unpack(hash)
     local due = not (version or data or write_id or expires_at) and redis.call('ZSCORE', expiry, id)
-    if due and tonumber(due) <= now then
+    if due and tonumber(due) <= now - ${clockSlackSeconds} then
       redis.pcall('ZREM', index, id)
       redis.pcall('ZREM', expiry, id)
     elseif not ((tonumber(expires_at or '') or now + 1) <= now) then
@@ -170,16 +169,19 @@ const forgetScript = script<number>(`
   return 0
 `)
 
-/** How many were due by their index, and how many of those were removed: the hash has the last word. */
+/**
+ * Returns how many ids the expiry index listed as due, and how many were removed. The index may be stale, so the expiry
+ * in the record's hash decides.
+ */
 const cleanupScript = script<readonly [due: number, removed: number]>(`
   local index, expiry = KEYS[1], KEYS[2]
-  local records, now = ARGV[1], tonumber(ARGV[2])
-  local due, removed = redis.call('ZRANGE', expiry, '-inf', now, 'BYSCORE', 'LIMIT', 0, ${cleanupBatch}), 0
+  local records, until_second = ARGV[1], tonumber(ARGV[2])
+  local due, removed = redis.call('ZRANGE', expiry, '-inf', until_second, 'BYSCORE', 'LIMIT', 0, ${cleanupBatch}), 0
   for _, id in ipairs(due) do
     local key = records .. id
     local expires_at = redis.call('HGET', key, 'expires_at')
     local seconds = tonumber(expires_at or '')
-    if redis.call('EXISTS', key) == 1 and not (seconds and seconds <= now) then
+    if redis.call('EXISTS', key) == 1 and not (seconds and seconds <= until_second) then
       if seconds then redis.call('ZADD', expiry, expires_at, id) else redis.call('ZREM', expiry, id) end
     else
       redis.call('DEL', key)
@@ -233,12 +235,17 @@ const expectation = (expected: StorageBackend.Expected): readonly [string, numbe
 
 type Run = <A>(command: Effect.Effect<A, EffectRedis.RedisError>) => Effect.Effect<A, Backend>
 
+/** An error of a command that changes nothing. */
+const ofRead = ({ operation, reason: { _tag: reason, cause, description } }: Backend, as = operation): Backend =>
+  backendError({ operation: as, outcome: "not-applied", reason, description, cause })
+
 /** Runs one command, up to a time-out. */
 const runner = (requestTimeout: Duration.Input): Run => {
-  const description = `Redis did not answer within ${Duration.format(Duration.fromInputUnsafe(requestTimeout))}`
+  const timeout = Duration.millis(toMillis("requestTimeout", requestTimeout))
+  const description = `Redis did not answer within ${Duration.format(timeout)}`
   const late = Effect.suspend(() => Effect.fail(backendError({ reason: "Timeout", outcome: "unknown", description })))
   return (command) =>
-    Effect.timeoutOrElse(Effect.mapError(command, failureOf), { duration: requestTimeout, orElse: () => late })
+    Effect.timeoutOrElse(Effect.mapError(command, failureOf), { duration: timeout, orElse: () => late })
 }
 
 const makePrimitives = (
@@ -246,6 +253,8 @@ const makePrimitives = (
   run: Run,
   keyPrefix: string
 ): StorageBackend.Primitives => {
+  const runRead: Run = (command) => Effect.mapError(run(command), (error) => ofRead(error))
+
   const evalRecord = <Reply>(
     recordScript: ReturnType<typeof script<Reply>>,
     { id, owner }: Pick<StorageKey, "id" | "owner">,
@@ -265,7 +274,7 @@ const makePrimitives = (
     { data, expiresAt, now, writeId }: StorageBackend.Write,
     expected: readonly [string, number, string]
   ): Effect.Effect<StorageBackend.Written | StorageBackend.Refused, Backend> => {
-    const expiry = expiresAt === undefined ? ["", ""] : [expiresAt, Math.max(1, expiresAt - now + slack)]
+    const expiry = expiresAt === undefined ? ["", ""] : [expiresAt, Math.max(1, expiresAt - now + clockSlackSeconds)]
     return Effect.flatMap(
       evalRecord(writeScript, key, [now, ...expected, data, writeId, ...expiry]),
       (reply): Effect.Effect<StorageBackend.Written | StorageBackend.Refused, Backend> =>
@@ -274,7 +283,7 @@ const makePrimitives = (
   }
 
   const read = ({ id, owner }: Pick<StorageKey, "id" | "owner">) =>
-    run(
+    runRead(
       redis.send<ReadonlyArray<string | null>>(
         "HMGET",
         keysOf(keyPrefix, owner).record + id,
@@ -321,7 +330,7 @@ const makePrimitives = (
     list: ({ idPrefix, owner }, { after = "", limit, now, order }) => {
       const { expiry, index, record } = keysOf(keyPrefix, owner)
       return Effect.flatMap(
-        run(redis.eval(listScript)([index, expiry], [record, idPrefix, after, order, limit, now])),
+        runRead(redis.eval(listScript)([index, expiry], [record, idPrefix, after, order, limit, now])),
         ([more, last, ...values]) =>
           Effect.map(
             Effect.forEach(
@@ -352,7 +361,9 @@ const makePrimitives = (
         )
         for (const expiry of found) {
           const base = expiry.slice(0, -"expiry".length)
-          const clean = run(redis.eval(cleanupScript)([`${base}index`, expiry], [`${base}record:`, now]))
+          const clean = run(
+            redis.eval(cleanupScript)([`${base}index`, expiry], [`${base}record:`, now - clockSlackSeconds])
+          )
           for (let due = cleanupBatch; due === cleanupBatch; ) {
             const batch = yield* clean
             due = batch[0]
@@ -402,21 +413,22 @@ export const layer = (options: Options = {}): Layer.Layer<StorageBackend.Storage
     Effect.gen(function* () {
       const {
         keyPrefix = "evs",
-        maxDataBytes,
+        maxDataBytes = StorageBackend.defaultMaxDataBytes,
         requestTimeout = "5 seconds",
         retrySchedule = StorageBackend.defaultRetrySchedule
       } = options
+      checkString("keyPrefix", keyPrefix)
+      checkSchedule("retrySchedule", retrySchedule)
       if (/[{}]/.test(keyPrefix)) {
         return yield* misconfigured(`The keyPrefix ${keyPrefix} has braces, which Redis Cluster takes for a hash tag`)
       }
-      const redis = yield* EffectRedis.Redis
       const run = runner(requestTimeout)
+      checkLimit("maxDataBytes", maxDataBytes)
+      const redis = yield* EffectRedis.Redis
       const info = yield* run(redis.send("INFO")).pipe(
-        Effect.mapError(({ reason: { _tag: reason, cause, description } }) =>
-          backendError({ operation: "open", outcome: "not-applied", reason, description, cause })
-        ),
+        Effect.mapError((error) => ofRead(error, "open")),
         Effect.retry({ schedule: retrySchedule, while: (error) => error.isRetryable }),
-        // Who may not ask is not told.
+        // Without permission for INFO the check is skipped.
         Effect.catch((error) =>
           /NOPERM|unknown command/.test(error.message) ? Effect.succeed("") : Effect.fail(error)
         )

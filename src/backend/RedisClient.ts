@@ -18,7 +18,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { ConnectionTimeoutError, createClient, createCluster } from "redis"
 import { type Backend, backend as backendError } from "../StorageError.ts"
-import { failureOf, isNotSent, messageOf } from "./internal/redisFailure.ts"
+import { failureOf, hideArguments, isNotSent, messageOf } from "./internal/redisFailure.ts"
 
 /**
  * The service for one server, with the options of node-redis's `createClient`; its `disableOfflineQueue` is true here
@@ -71,7 +71,7 @@ const patience = "1 second"
 const connectTimeout = "5 seconds"
 
 const attempt = <A>(f: (signal: AbortSignal) => Promise<A>): Effect.Effect<A, Redis.RedisError> =>
-  Effect.tryPromise({ try: f, catch: (cause) => new Redis.RedisError({ cause }) })
+  Effect.tryPromise({ try: f, catch: (cause) => new Redis.RedisError({ cause: hideArguments(cause) }) })
 
 const notConnected = (error: Redis.RedisError): Backend => failureOf(error, "connect")
 

@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, DateTime, Effect, Layer, Logger, Queue, Schedule } from "effect"
+import { Clock, Context, DateTime, Effect, Layer, Logger, Queue, Schedule } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { TestClock } from "effect/testing"
 import { createClient } from "redis"
@@ -91,7 +91,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
           yield* backend.put(makeUnsafe({ owner: `owner ${i}`, id: "a" }), "data", { expiresAt })
         }
         assert.strictEqual(yield* backend.cleanupExpired, 0)
-        yield* TestClock.adjust("10 seconds")
+        yield* TestClock.adjust("310 seconds")
         assert.strictEqual(yield* backend.cleanupExpired, 30)
         assert.strictEqual(yield* backend.cleanupExpired, 0)
       }).pipe(Effect.provide(layerKeys(newKeyPrefix())), Effect.provide(StorageContract.layerClock))
@@ -141,6 +141,11 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
           yield* ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", from)
           yield* ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", to)
           yield* move([...(first === "index" ? sets : []), ...records.slice(0, 5)])
+          assert.deepStrictEqual(yield* list, ids)
+          // For a client whose clock is ahead they have expired, and it must not take them out of the index.
+          const clock = yield* Clock.Clock
+          const ahead = { ...clock, currentTimeMillisUnsafe: () => 4_000_000_200_000 }
+          assert.deepStrictEqual(yield* Effect.provideService(list, Clock.Clock, ahead), [])
           assert.deepStrictEqual(yield* list, ids)
           yield* move([...(first === "index" ? [] : sets), ...records.slice(5)])
           for (const url of urls) yield* ask(url, "CLUSTER", "SETSLOT", slot, "NODE", to)

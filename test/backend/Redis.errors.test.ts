@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { inspect } from "node:util"
 import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Exit, Layer, Logger, Schedule, Scope } from "effect"
+import { Cause, DateTime, Effect, Exit, Layer, Logger, Metric, Schedule, Scope } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { createClient } from "redis"
 import { inject } from "vitest"
@@ -18,6 +18,7 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import { newFolder } from "../support/redisCluster.ts"
 import { as, ask, newServer, steadyPort } from "../support/redisServer.ts"
+import { assertHides } from "../support/shown.ts"
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
 const page = makePrefix({ owner: "alice", idPrefix: "" })
@@ -51,8 +52,7 @@ const assertBackend = (
   assert.strictEqual(backend.isRetryable, transient && outcome === "not-applied", backend.message)
   if (typeof message === "string") assert.include(backend.message, message)
   else assert.match(backend.message, message)
-  assert.notInclude(backend.message, "hush")
-  assert.notInclude(inspect(backend, { depth: 20 }), "pass-word")
+  assertHides(backend, "hush", "pass-word")
 }
 
 /** The warnings that an Effect logs. */
@@ -192,6 +192,95 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
 
       const blind = yield* build(yield* user("blind", "~*", "+@all", "-info"))
       assert.strictEqual((yield* blind.put(key, "hush")).version, 1)
+    })
+  )
+
+  it.live("a server that repeats the password of a command it does not know, without telling it", () =>
+    Effect.gen(function* () {
+      const withoutHello = as(yield* newServer("--rename-command", "HELLO", ""), "app", "pass-word")
+      const withoutAuth = as(yield* newServer("--rename-command", "AUTH", ""), "app", "pass-word")
+      const cluster = RedisClient.layerCluster({ rootNodes: [{ url: withoutHello }] })
+      for (const layer of [
+        RedisClient.layer({ url: withoutHello }),
+        RedisClient.layer({ url: withoutAuth, RESP: 2 }),
+        cluster
+      ]) {
+        const error = yield* Effect.flip(Layer.build(Layer.provide(layer, Logger.layer([]))))
+        assertBackend(error, "Misconfigured", "not-applied", /6\.2 or newer is needed.*unknown command '(HELLO|AUTH)'/)
+      }
+      const logged = yield* warnings(Effect.flip(Effect.scoped(Layer.build(cluster))))
+      assert.isAbove(logged.length, 0)
+      for (const message of logged) assert.notInclude(message, "pass-word")
+    })
+  )
+
+  it.live("a command that Redis does not know, to those who use the service itself, without its arguments", () =>
+    Effect.gen(function* () {
+      const redis = yield* Effect.provide(
+        EffectRedis.Redis,
+        yield* Layer.build(RedisClient.layer({ url: yield* newServer() }))
+      )
+      const error = yield* Effect.flip(redis.send("SETPASSWORD", "pass-word", "hush"))
+      assert.include(inspect(error), "unknown command 'SETPASSWORD'")
+      assertHides(error, "pass-word", "hush")
+    })
+  )
+
+  it.live("what only reads as not applied, and not as an ambiguous attempt", () =>
+    Effect.gen(function* () {
+      const keyPrefix = crypto.randomUUID()
+      const service = EffectRedis.make({
+        send: (command) =>
+          command === "INFO"
+            ? Effect.succeed("" as never)
+            : Effect.fail(new EffectRedis.RedisError({ cause: new Error("the connection was lost") })),
+        subscribe: () => Effect.never,
+        connect: Effect.never
+      })
+      const backend = yield* build("", { keyPrefix }, () => Layer.effect(EffectRedis.Redis, service))
+      const reads: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+        backend.get(key),
+        backend.listByPrefix(page),
+        backend.cleanupExpired
+      ]
+      for (const read of reads) {
+        assertBackend(yield* Effect.flip(read), "Unavailable", "not-applied", "Redis gave no answer")
+      }
+      const ambiguous = Effect.map(Metric.snapshot, (metrics) =>
+        metrics.find(
+          ({ attributes, id }) =>
+            id === "effect_versioned_store.ambiguous" && attributes?.["db.collection.name"] === keyPrefix
+        )
+      )
+      assert.isUndefined(yield* ambiguous)
+      assertBackend(yield* Effect.flip(backend.delete(key)), "Unavailable", "unknown", "Redis gave no answer")
+      assert.isDefined(yield* ambiguous)
+    })
+  )
+
+  it.live("an option that is not what it must be, as a defect that names it", () =>
+    Effect.gen(function* () {
+      const service = EffectRedis.make({
+        send: () => Effect.succeed("" as never),
+        subscribe: () => Effect.never,
+        connect: Effect.never
+      })
+      for (const [options, message] of [
+        [{ keyPrefix: null }, /^keyPrefix must be a string: it is null$/],
+        [{ keyPrefix: 7 }, /^keyPrefix must be a string: it is 7$/],
+        [{ requestTimeout: Number.NaN }, /^requestTimeout must be a duration of zero or more.*: it is NaN$/],
+        [{ requestTimeout: "soon" }, /^requestTimeout must be a duration of zero or more.*: it is "soon"$/],
+        [{ requestTimeout: null }, /^requestTimeout must be a duration of zero or more.*: it is null$/],
+        [{ requestTimeout: -1 }, /^requestTimeout must be a duration of zero or more.*: it is -1$/],
+        [{ maxDataBytes: Number.NaN }, /^maxDataBytes must be .*: it is NaN$/],
+        [{ maxDataBytes: null }, /^maxDataBytes must be .*: it is null$/],
+        [{ retrySchedule: "often" }, /^retrySchedule must be a Schedule: it is "often"$/]
+      ] as const) {
+        const building = build("", options as never, () => Layer.effect(EffectRedis.Redis, service))
+        const defect = Cause.squash(yield* Effect.flip(Effect.sandbox(building)))
+        assert.instanceOf(defect, RangeError)
+        assert.match((defect as Error).message, message)
+      }
     })
   )
 

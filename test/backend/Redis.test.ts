@@ -1,6 +1,6 @@
 import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, layer, it as test } from "@effect/vitest"
-import { DateTime, Effect, Layer, Queue, Schema } from "effect"
+import { Clock, DateTime, Effect, Layer, Queue, Schema } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { TestClock } from "effect/testing"
 import * as Redis from "../../src/backend/Redis.ts"
@@ -318,7 +318,7 @@ describe.skipIf(url === undefined)("Redis", () => {
         assert.strictEqual(yield* backend.cleanupExpired, 0)
         for (const record of [lasting, later]) assert.deepStrictEqual(yield* backend.get(record.key), record)
         assert.deepStrictEqual(yield* send("ZRANGE", expiry, "0", "-1"), ["later"])
-        yield* TestClock.adjust("1001 seconds")
+        yield* TestClock.adjust("1300 seconds")
         assert.strictEqual(yield* backend.cleanupExpired, 1)
       }).pipe(Effect.provide(layerAt(keyPrefix)))
     })
@@ -393,6 +393,31 @@ describe.skipIf(url === undefined)("Redis", () => {
       }).pipe(Effect.provide(layerAt(keyPrefix)))
     })
 
+    test.effect("nothing for 300 seconds after its expiry, for clients whose clocks are behind", () => {
+      const keyPrefix = newKeyPrefix()
+      return Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        const key = newKey()
+        const expiresAt = yield* inSeconds(10)
+        /** A cleanup by a client whose clock is so many seconds ahead. */
+        const cleanupAheadBy = (seconds: number) =>
+          Effect.gen(function* () {
+            const clock = yield* Clock.Clock
+            const millis = () => clock.currentTimeMillisUnsafe() + seconds * 1000
+            const ahead = { ...clock, currentTimeMillisUnsafe: millis }
+            return yield* Effect.provideService(backend.cleanupExpired, Clock.Clock, ahead)
+          })
+        const record = yield* backend.put(key, "data", { expiresAt })
+        assert.strictEqual(yield* cleanupAheadBy(200), 0)
+        assert.deepStrictEqual(yield* backend.get(key), record)
+        assert.strictEqual((yield* backend.putIfVersion(key, "data", record, { expiresAt })).version, 2)
+        assert.strictEqual(yield* cleanupAheadBy(309), 0)
+        assert.strictEqual(yield* cleanupAheadBy(310), 1)
+        assert.strictEqual((yield* Effect.flip(backend.get(key)))._tag, "RecordNotFound")
+        assert.deepStrictEqual(yield* keysBelow(keyPrefix), [])
+      }).pipe(Effect.provide(layerAt(keyPrefix)))
+    })
+
     test.effect("all that has expired by cleanupExpired, of its own owners and prefix alone", () => {
       const name = newKeyPrefix()
       const keyPrefix = `${name}a*b?[c]\\`
@@ -407,7 +432,7 @@ describe.skipIf(url === undefined)("Redis", () => {
         const live = makeUnsafe({ owner: "bob", id: "live" })
         yield* backend.put(live, "live")
         const later = makeUnsafe({ owner: "alice", id: "later" })
-        yield* backend.put(later, "later", { expiresAt: yield* inSeconds(11) })
+        yield* backend.put(later, "later", { expiresAt: yield* inSeconds(1000) })
         yield* backend.put(makeUnsafe({ owner: "bob", id: "gone" }), "gone", { expiresAt })
         const others = [name, `${name}aXbYc`, `${name}a*b?[c]`, `${keyPrefix}:alice`]
         const written = yield* Effect.forEach(others, (keyPrefix) =>
@@ -417,7 +442,7 @@ describe.skipIf(url === undefined)("Redis", () => {
           }).pipe(Effect.provide(Redis.layer({ keyPrefix })))
         )
         assert.strictEqual(yield* backend.cleanupExpired, 0)
-        yield* TestClock.adjust("10 seconds")
+        yield* TestClock.adjust("310 seconds")
         assert.strictEqual(yield* backend.cleanupExpired, owners.length * 120 + 1)
         assert.strictEqual(yield* backend.cleanupExpired, 0)
         assert.deepStrictEqual(yield* keysBelow(keyPrefix), [

@@ -1,5 +1,6 @@
 import type { RedisError } from "effect/persistence/Redis"
 import { type Backend, backend as backendError } from "../../StorageError.ts"
+import { safeCause } from "./safeCause.ts"
 
 type Reason = Backend["reason"]["_tag"]
 
@@ -53,12 +54,30 @@ interface ClientError {
   readonly code?: string
   readonly syscall?: string
   readonly originalError?: ClientError
+  readonly socketError?: ClientError
 }
+
+/** Redis repeats the arguments of a command that it does not know: for example, the password after `HELLO 3 AUTH`. */
+const withoutArguments = (text: string): string => text.replace(/,? with args beginning with:.*/s, "")
 
 /** A host with several addresses fails with the errors of all, which have the messages. */
 export const messageOf = (error: ClientError): string => {
   const first = error.originalError ?? (error instanceof AggregateError ? error.errors[0] : undefined)
-  return first === undefined ? error.message || (error.code ?? error.name) : messageOf(first)
+  return first === undefined ? withoutArguments(error.message || (error.code ?? error.name)) : messageOf(first)
+}
+
+/** Takes the arguments of a command out of an error of node-redis, which keeps its class. */
+export const hideArguments = (cause: unknown): unknown => {
+  if (!(cause instanceof Error)) return cause
+  const { originalError, socketError } = cause as ClientError
+  for (const inner of [originalError, socketError]) hideArguments(inner)
+  const message = withoutArguments(cause.message)
+  if (message !== cause.message) {
+    const frames = String(cause.stack ?? "").match(/^ {4}at .*$/gm) ?? []
+    cause.message = message
+    cause.stack = [`${cause.name}: ${message}`, ...frames].join("\n")
+  }
+  return cause
 }
 
 /** Whether the client has not sent the command, for want of a connection. */
@@ -68,21 +87,31 @@ export const isNotSent = (cause: unknown): boolean => {
   return notSent.test((cause as ClientError).constructor.name) || syscall === "connect" || syscall === "getaddrinfo"
 }
 
-/** What went wrong, and whether Redis may have applied the command: it may have, unless it or the way there says no. */
+/**
+ * What went wrong, and whether Redis may have applied the command: it may have, unless Redis or the way there says no.
+ * The commands by which a client connects change nothing.
+ */
 export const failureOf = ({ cause }: RedisError, operation?: string): Backend => {
   const error = (cause instanceof Error ? cause : new Error(String(cause))) as ClientError
   const told = messageOf(error)
   const kind = error.constructor.name
   const fail = (reason: Reason, outcome: Backend["outcome"], description: string) =>
-    backendError({ operation, reason, outcome, description, cause })
+    backendError({
+      operation,
+      reason,
+      outcome: operation === "connect" ? "not-applied" : outcome,
+      description,
+      cause: safeCause(error, told)
+    })
 
-  // First, since Redis repeats arguments here.
   const [unknown] = /^ERR unknown (sub)?command [^\s,]+/.exec(error.message) ?? []
   if (unknown !== undefined) {
     const needed = "Redis 6.2 or newer is needed, with no command renamed"
     return fail("Misconfigured", "not-applied", `${needed} (Redis says: ${unknown})`)
   }
-  const said = error.message.replace(/ script: \w+, on .*/, "").slice(0, 200)
+  const said = withoutArguments(error.message)
+    .replace(/ script: \w+, on .*/, "")
+    .slice(0, 200)
   const code = reply.exec(said)?.[1] ?? worded.find(([words]) => words.test(said))?.[1]
   const known = code === undefined ? undefined : replies[code]
   if (known !== undefined) {
@@ -97,7 +126,7 @@ export const failureOf = ({ cause }: RedisError, operation?: string): Backend =>
   if (/^ERR /.test(said)) return fail("Unknown", "not-applied", `Redis refused the command: ${said}`)
   if (kind === "TimeoutError") return fail("Timeout", "unknown", "Redis did not answer in time")
   if (isNotSent(error)) {
-    const description = `Redis can't be reached: ${told}. See that it runs, and that host and port are right`
+    const description = `Redis can't be reached: ${told}. See that it runs, and that host and port are those of Redis`
     return fail("Unavailable", "not-applied", description)
   }
   return fail("Unavailable", "unknown", `Redis gave no answer: ${told}`)
