@@ -109,6 +109,10 @@ interface Failure {
   readonly description: string
 }
 
+/** Node.js repeats the arguments that it refuses. SQLite's own messages name tables and columns, never their content. */
+const messageOf = ({ code, message, name }: SqliteError): string =>
+  code === "ERR_SQLITE_ERROR" ? message : `${name}${code === undefined ? "" : ` ${code}`}`
+
 const failureOf = (error: SqliteError, filename: string): Failure => {
   const notApplied = (reason: Failure["reason"], description: string): Failure => ({
     reason,
@@ -142,10 +146,10 @@ const failureOf = (error: SqliteError, filename: string): Failure => {
       return {
         reason: "Unavailable",
         outcome: "unknown",
-        description: `The disk failed to read or write ${filename}: ${error.message}`
+        description: `The disk failed to read or write ${filename}: ${messageOf(error)}`
       }
     case 11:
-      return notApplied("Corrupt", `${filename} is damaged: restore it from a backup (${error.message})`)
+      return notApplied("Corrupt", `${filename} is damaged: restore it from a backup (${messageOf(error)})`)
     case 14:
       return notApplied(
         "Misconfigured",
@@ -157,12 +161,9 @@ const failureOf = (error: SqliteError, filename: string): Failure => {
         `${filename} is no SQLite file, or its start is damaged: name another file, or restore it from a backup`
       )
     default:
-      return { reason: "Unknown", outcome: "unknown", description: `SQLite failed on ${filename}: ${error.message}` }
+      return { reason: "Unknown", outcome: "unknown", description: `SQLite failed on ${filename}: ${messageOf(error)}` }
   }
 }
-
-/** Node.js repeats the arguments that it refuses. SQLite's own messages name tables and columns, never their content. */
-const causeOf = (error: SqliteError): Error => safeCause(error, error.code === "ERR_SQLITE_ERROR" ? error.message : "")
 
 // -----------------------------------------------------------------------------
 // The backend
@@ -419,7 +420,7 @@ const make = Effect.fnUntraced(function* ({
             reason,
             outcome: kind === "read" ? "not-applied" : outcome,
             description,
-            cause: causeOf(error)
+            cause: safeCause(error, messageOf(error))
           })
         })
       )

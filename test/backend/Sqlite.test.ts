@@ -22,6 +22,7 @@ import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as StoragePrefix from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
+import { assertHides } from "../support/shown.ts"
 import { newFiles, plant, withDatabase } from "../support/sqlite.ts"
 
 const newFile = newFiles()
@@ -513,8 +514,8 @@ describe("Sqlite.cleanupExpired", () => {
   )
 })
 
-describe("Sqlite, opening", () => {
-  it.effect("fails with an outcome that is not unknown, whatever the disk does", () =>
+describe("Sqlite", () => {
+  it.effect("fails to open with an outcome that is not unknown, whatever the disk does", () =>
     Effect.gen(function* () {
       const exec = vi.spyOn(DatabaseSync.prototype, "exec").mockImplementation(() => {
         throw Object.assign(new Error("disk I/O error"), { code: "ERR_SQLITE_ERROR", errcode: 10 })
@@ -527,7 +528,27 @@ describe("Sqlite, opening", () => {
     })
   )
 
-  it.effect("dies on an option that is not what it must be, and names it", () =>
+  it.effect("shows no data in an error that repeats what was written, and keeps its class and its stack", () =>
+    on({ filename: newFile() })(
+      Effect.fnUntraced(function* (backend) {
+        yield* backend.put(key, "data")
+        const exec = vi.spyOn(DatabaseSync.prototype, "exec").mockImplementation(() => {
+          const error = new TypeError("The argument is invalid. Received 'hush'")
+          throw Object.assign(error, { code: "ERR_INVALID_ARG_VALUE", values: ["hush"] })
+        })
+        const error = yield* Effect.flip(backend.putIfVersion(key, "hush", 0)).pipe(
+          Effect.ensuring(Effect.sync(() => exec.mockRestore()))
+        )
+        assertBackend(error, { reason: "Unknown", outcome: "unknown", says: "TypeError ERR_INVALID_ARG_VALUE" })
+        assertHides(error, "hush")
+        const { cause } = (error as Backend).reason
+        assert.deepInclude(cause as object, { name: "TypeError", code: "ERR_INVALID_ARG_VALUE" })
+        assert.include((cause as Error).stack, "Sqlite.ts")
+      })
+    )
+  )
+
+  it.effect("dies, when it is opened, on an option that is not what it must be, and names it", () =>
     Effect.gen(function* () {
       const file = { filename: newFile() }
       for (const [options, message] of [
