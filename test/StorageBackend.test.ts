@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Effect, Fiber, Layer, Logger, Schedule, Schema } from "effect"
+import { Arbitrary, DateTime, Effect, Fiber, Layer, Logger, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import * as InMemory from "../src/backend/InMemory.ts"
 import {
@@ -70,6 +70,7 @@ const faulty = (script: ReadonlyArray<Fault>, retrySchedule: Schedule.Schedule<u
 }
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
+const alices = makePrefix({ owner: "alice", idPrefix: "" })
 
 const assertUnknown = (error: { readonly _tag: string }) => {
   assert.strictEqual(error._tag, "Backend")
@@ -249,6 +250,15 @@ describe("StorageBackend.make, after an ambiguous attempt", () => {
     })
   )
 
+  it.live("sends nothing again after a failure that would come again", () =>
+    Effect.gen(function* () {
+      const { attempts, backend, other } = faulty(["dropped", "denied"])
+      const record = yield* other.put(key, "one")
+      assertUnknown(yield* Effect.flip(backend.putIfVersion(key, "two", record)))
+      assert.deepStrictEqual(attempts, ["swap", "swap"])
+    })
+  )
+
   it.live("tells of a conflict only what is certain", () =>
     Effect.gen(function* () {
       const { backend, other } = faulty(["throttled", "throttled"])
@@ -310,6 +320,58 @@ describe("StorageBackend.make, after a definite failure", () => {
     })
   )
 
+  it.live("names the operation and the reason in every failure", () =>
+    Effect.gen(function* () {
+      type Backend = StorageBackend["Service"]
+      const operations = (record: VersionedRecord) => ({
+        get: (backend: Backend) => backend.get(key),
+        put: (backend: Backend) => backend.put(key, "two"),
+        putIfVersion: (backend: Backend) => backend.putIfVersion(key, "two", record),
+        delete: (backend: Backend) => backend.delete(key),
+        deleteIfVersion: (backend: Backend) => backend.deleteIfVersion(key, record),
+        listByPrefix: (backend: Backend) => backend.listByPrefix(alices),
+        cleanupExpired: (backend: Backend) => backend.cleanupExpired
+      })
+      const reads = ["get", "listByPrefix", "cleanupExpired"]
+      const fails = Effect.fnUntraced(function* (
+        name: keyof ReturnType<typeof operations>,
+        script: ReadonlyArray<Fault>,
+        expected: readonly [StorageError.Backend["outcome"], StorageError.Reason["_tag"]]
+      ) {
+        const { backend, other } = faulty(script, Schedule.recurs(0))
+        const run: (backend: Backend) => Effect.Effect<unknown, { readonly _tag: string }> = operations(
+          yield* other.put(key, "one")
+        )[name]
+        const error = yield* Effect.flip(run(backend))
+        assert.ok(error._tag === "Backend", name)
+        const { message, operation, outcome, reason } = error as StorageError.Backend
+        assert.deepStrictEqual([operation, outcome, reason._tag], [name, ...expected])
+        assert.include(message, `told to be ${reason._tag}`)
+      })
+      for (const name of Object.keys(operations({} as never)) as Array<keyof ReturnType<typeof operations>>) {
+        yield* fails(name, ["denied"], ["not-applied", "Unauthorized"])
+        yield* fails(name, ["dropped"], [reads.includes(name) ? "not-applied" : "unknown", "Timeout"])
+      }
+    })
+  )
+
+  it.live("names the operation where a refusal after an ambiguous attempt tells nothing", () =>
+    Effect.gen(function* () {
+      for (const name of ["put", "putIfVersion", "deleteIfVersion"] as const) {
+        const meddled = faulty([Effect.suspend(() => meddled.other.put(key, "theirs"))])
+        const record = yield* meddled.other.put(key, "one")
+        const operations = {
+          put: meddled.backend.put(key, "two"),
+          putIfVersion: meddled.backend.putIfVersion(key, "two", record),
+          deleteIfVersion: meddled.backend.deleteIfVersion(key, record)
+        }
+        const error = yield* Effect.flip<unknown, { readonly _tag: string }, never>(operations[name])
+        assertUnknown(error)
+        assert.strictEqual((error as StorageError.Backend).operation, name)
+      }
+    })
+  )
+
   it.effect("waits between attempts as the default schedule says", () =>
     Effect.gen(function* () {
       const { attempts, backend } = faulty(
@@ -324,6 +386,27 @@ describe("StorageBackend.make, after a definite failure", () => {
       yield* TestClock.adjust("1 minute")
       yield* Fiber.join(fiber)
       assert.strictEqual(attempts.length, 11)
+    })
+  )
+})
+
+describe("StorageBackend.make, listing", () => {
+  it.effect("asks the engine at most four times for one page, each time for what is missing", () =>
+    Effect.gen(function* () {
+      const { attempts, backend, other } = faulty([])
+      const expiresAt = DateTime.makeUnsafe(0)
+      for (let i = 0; i < 20; i++) {
+        yield* other.put(makeUnsafe({ owner: "alice", id: String(i).padStart(2, "0") }), "data", { expiresAt })
+      }
+      yield* other.put(makeUnsafe({ owner: "alice", id: "20" }), "data")
+      let cursor: string | undefined
+      const requests: Array<number> = []
+      do {
+        const page = yield* backend.listByPrefix(alices, { limit: 2, cursor })
+        requests.push(attempts.splice(0).length)
+        cursor = page.cursor
+      } while (cursor !== undefined)
+      assert.deepStrictEqual(requests, [4, 4, 3])
     })
   )
 })

@@ -359,6 +359,19 @@ describe("VersionedStore.upsert", () => {
       (swaps, other) => (swaps === 1 ? other.delete(stored) : Effect.void)
     )
   )
+
+  it.effect("tells of a removal meanwhile as a conflict with no record, where it may not retry", () =>
+    withRequests(
+      Effect.fnUntraced(function* () {
+        const counters = yield* makeCounters
+        yield* counters.set(key, 7)
+        const error = yield* Effect.flip(counters.upsert(key, count, { retrySchedule: Schedule.recurs(0) }))
+        assert.ok(error._tag === "VersionConflict")
+        assert.deepStrictEqual([error.expected, error.actual, error.current], [1, 0, undefined])
+      }),
+      (_, other) => other.delete(stored)
+    )
+  )
 })
 
 describe("VersionedStore, from many fibers", () => {

@@ -290,6 +290,19 @@ export const cases = <R, RIn>(
     })
   )
 
+  planted(
+    "no write goes past the last safe version of an expired record that the engine still holds",
+    Effect.fnUntraced(function* (backend, plant, owner) {
+      const key = keyOf(owner, "a")
+      const expiresAt = Math.floor((yield* Clock.currentTimeMillis) / 1000) - 1
+      yield* plant(key, { data: "old", version: maxVersion, writeId: undefined, expiresAt })
+      for (const write of [backend.putIfVersion(key, "more", 0), backend.put(key, "more")]) {
+        assert.strictEqual((yield* failsWith(write, "CapacityExceeded")).resource, "Versions")
+        yield* failsWith(backend.get(key), "RecordNotFound")
+      }
+    })
+  )
+
   example(
     "an expected version, a limit or an order that can't be is a defect",
     Effect.fnUntraced(function* (backend, owner) {
@@ -536,6 +549,21 @@ export const cases = <R, RIn>(
   )
 
   example(
+    "an expiry at the start of 1970, or before it, has come",
+    Effect.fnUntraced(function* (backend, owner) {
+      for (const seconds of [0, -1, -86_400]) {
+        const key = keyOf(owner, String(seconds))
+        const put = yield* backend.put(key, "gone", { expiresAt: DateTime.makeUnsafe(seconds * 1000) })
+        assert.strictEqual(put.expiresAt?.epochMilliseconds, seconds * 1000)
+        yield* failsWith(backend.get(key), "RecordNotFound")
+        yield* failsWith(backend.putIfVersion(key, "late", put), "RecordNotFound")
+        assert.isFalse(yield* backend.delete(key))
+      }
+      assert.deepStrictEqual(yield* listAll(prefixOf(owner)), [])
+    })
+  )
+
+  example(
     "a write without an expiry takes it away, and one with another sets it",
     Effect.fnUntraced(function* (backend, owner) {
       const expiresAt = yield* inSeconds(10)
@@ -691,6 +719,24 @@ export const cases = <R, RIn>(
           listed.filter((id) => id.endsWith("/stays")),
           inOrder(stay, order)
         )
+      }
+    })
+  )
+
+  example(
+    "a page goes on where the one before ended, though the last record of that was deleted or expired meanwhile",
+    Effect.fnUntraced(function* (backend, owner) {
+      const ids = ["a", "b", "c", "d", "e"]
+      for (const order of ["ascending", "descending"] as const) {
+        for (const gone of ["deleted", "expired"]) {
+          yield* putAll(owner, ids)
+          const first = yield* backend.listByPrefix(prefixOf(owner), { limit: 2, order })
+          const last = keyOf(owner, order === "ascending" ? "b" : "d")
+          if (gone === "deleted") yield* backend.delete(last)
+          else yield* backend.put(last, "gone", { expiresAt: yield* inSeconds(-1) })
+          const rest = yield* backend.listByPrefix(prefixOf(owner), { cursor: first.cursor, order })
+          assert.deepStrictEqual(idsOf([...first.records, ...rest.records]), inOrder(ids, order))
+        }
       }
     })
   )

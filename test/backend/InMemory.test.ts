@@ -83,6 +83,16 @@ describe("InMemory", () => {
     }).pipe(Effect.provide(InMemory.layerWith({ maxBytes: 20 })))
   )
 
+  it.effect("counts owners, ids and data in bytes of UTF-8", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const error = yield* Effect.flip(backend.put(keyOf("é", "é"), "é"))
+      assert.ok(error._tag === "CapacityExceeded")
+      assert.deepStrictEqual([error.resource, error.limit, error.actual], ["StoreBytes", 5, 6])
+      yield* backend.put(keyOf("é", "é"), "e")
+    }).pipe(Effect.provide(InMemory.layerWith({ maxBytes: 5 })))
+  )
+
   it.effect("tells of a conflict rather than of its capacity", () =>
     Effect.gen(function* () {
       const backend = yield* StorageBackend

@@ -184,6 +184,14 @@ describe("Sqlite, on a file that it can't use", () => {
     })
   )
 
+  it.effect("says so of one that can't have a write-ahead log", () =>
+    Effect.gen(function* () {
+      // This way of SQLite to lock files shares no memory, as some network file systems don't.
+      const error = yield* Effect.flip(open({ filename: `file:${newFile()}?vfs=unix-dotfile` }))
+      assertBackend(error, { reason: "Misconfigured", says: "put it on a local disk" })
+    })
+  )
+
   it.effect("lets no other program put a number there that is no version or no time", () =>
     Effect.gen(function* () {
       const filename = newFile()
@@ -206,26 +214,28 @@ describe("Sqlite, on a file that it can't use", () => {
     })
   )
 
-  it.effect(
-    "says so of a number that is there all the same, and leaves no read open that would hide what others write",
-    () =>
-      Effect.gen(function* () {
-        const filename = newFile()
-        yield* on({ filename })(
-          Effect.fnUntraced(function* (backend) {
-            withDatabase(filename, (db) => {
-              db.exec("PRAGMA ignore_check_constraints = ON")
-              db.exec(`INSERT INTO records VALUES ('alice', 'a', ${2n ** 60n}, 'data', NULL, NULL)`)
-            })
-            const errors = [yield* Effect.flip(backend.get(key)), yield* Effect.flip(backend.listByPrefix(alices))]
-            for (const error of errors) assertBackend(error, { reason: "Corrupt", says: "mend or delete the record" })
-            const cleared = withDatabase(filename, (db) => db.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get())
-            assert.strictEqual(cleared?.busy, 0)
-            assert.isTrue(yield* backend.delete(key))
-            assert.strictEqual((yield* backend.put(key, "mended")).version, 1)
+  it.effect("says so of a number that is there all the same, and leaves no read or transaction open", () =>
+    Effect.gen(function* () {
+      const filename = newFile()
+      yield* on({ filename })(
+        Effect.fnUntraced(function* (backend) {
+          withDatabase(filename, (db) => {
+            db.exec("PRAGMA ignore_check_constraints = ON")
+            db.exec(`INSERT INTO records VALUES ('alice', 'a', ${2n ** 60n}, 'data', NULL, NULL)`)
           })
-        )
-      })
+          const errors = [
+            yield* Effect.flip(backend.get(key)),
+            yield* Effect.flip(backend.listByPrefix(alices)),
+            yield* Effect.flip(backend.putIfVersion(key, "data", 0))
+          ]
+          for (const error of errors) assertBackend(error, { reason: "Corrupt", says: "mend or delete the record" })
+          const cleared = withDatabase(filename, (db) => db.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get())
+          assert.strictEqual(cleared?.busy, 0)
+          assert.isTrue(yield* backend.delete(key))
+          assert.strictEqual((yield* backend.put(key, "mended")).version, 1)
+        })
+      )
+    })
   )
 
   it.effect("says so once its scope is closed", () =>
@@ -469,6 +479,32 @@ describe("Sqlite, on a file that others use", () => {
       const impatient = Effect.flip(open({ filename, retrySchedule: Schedule.recurs(0) }))
       assertBackend(yield* impatient, expected)
     }).pipe(Effect.scoped)
+  )
+
+  it.effect("tries a locked file again by its own schedule alone", () =>
+    Effect.gen(function* () {
+      const filename = newFile()
+      const started = yield* Clock.currentTimeMillis
+      const retrySchedule = Schedule.upTo(Schedule.spaced("1 second"), { times: 3 })
+      yield* on({ filename, retrySchedule })(
+        Effect.fnUntraced(function* (backend) {
+          yield* lock(filename)
+          const operations = [Effect.asVoid(backend.put(key, "data")), Effect.asVoid(backend.delete(key))]
+          for (const [round, operation] of operations.entries()) {
+            const fiber = yield* Effect.forkChild(
+              Effect.flatMap(Effect.flip(operation), (error) =>
+                Effect.map(Clock.currentTimeMillis, (ended) => ({ error, ended }))
+              ),
+              { startImmediately: true }
+            )
+            yield* TestClock.adjust("1 minute")
+            const { ended, error } = yield* Fiber.join(fiber)
+            assertBackend(error, { reason: "Unavailable", retryable: true, says: `keeps ${filename} locked` })
+            assert.strictEqual(ended - started, round * 60_000 + 3000)
+          }
+        }, Effect.scoped)
+      )
+    })
   )
 })
 

@@ -3,7 +3,14 @@ import { DateTime, Effect, Layer, Result } from "effect"
 import { Base64Url } from "effect/encoding"
 import * as InMemory from "../../src/backend/InMemory.ts"
 import * as Cursor from "../../src/internal/cursor.ts"
-import { type Expected, isExpired, type Primitives, type Refused, type StoredRecord } from "../../src/StorageBackend.ts"
+import {
+  type Expected,
+  isExpired,
+  maxVersion,
+  type Primitives,
+  type Refused,
+  type StoredRecord
+} from "../../src/StorageBackend.ts"
 import { InvalidCursor } from "../../src/StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
@@ -177,6 +184,23 @@ const broken = {
     })),
     caughtBy: "an expiry of positive infinity is never, and one beyond all dates is the last date"
   },
+  "an expiry of zero that is taken for none": {
+    layer: layerPlantable(({ put }) => ({
+      put: (key, write) => put(key, { ...write, expiresAt: write.expiresAt || undefined })
+    })),
+    caughtBy: "an expiry at the start of 1970, or before it, has come"
+  },
+  "a create over an expired record that goes past the last version": {
+    layer: layerPlantable(({ read, swap }) => ({
+      swap: (key, write, expected) =>
+        Effect.flatMap(read(key), (current) =>
+          expected === 0 && current?.version === maxVersion && isExpired(current, write.now)
+            ? Effect.succeed({ _tag: "Written", version: maxVersion + 1 })
+            : swap(key, write, expected)
+        )
+    })),
+    caughtBy: "no write goes past the last safe version of an expired record that the engine still holds"
+  },
   "a listing that shows what has expired": {
     layer: layerPlantable(({ list }) => ({ list: (prefix, range) => list(prefix, { ...range, now: 0 }) })),
     caughtBy: "a record written with an expiry that has come is absent at once"
@@ -194,6 +218,19 @@ const broken = {
       list: listing(primitives, byUtf8, (_, rest) => rest[0])
     })),
     caughtBy: "any ids are listed whole and in order, in pages of any size, by any prefix"
+  },
+  "a page that skips a record where the last one of the page before is gone": {
+    layer: layerPlantable(({ list, read }) => ({
+      list: (prefix, range) =>
+        Effect.gen(function* () {
+          const chunk = yield* list(prefix, range)
+          if (range.after === undefined) return chunk
+          const last = yield* read(makeUnsafe({ owner: prefix.owner, id: range.after }))
+          return last === undefined ? { ...chunk, records: chunk.records.slice(1) } : chunk
+        })
+    })),
+    caughtBy:
+      "a page goes on where the one before ended, though the last record of that was deleted or expired meanwhile"
   },
   "a page whose limit is not reduced by what was found": {
     layer: layerPlantable(({ list }) => {
