@@ -20,7 +20,7 @@ const groups = [
   {
     name: "core",
     mutate: ["src/*.ts", "src/internal/*.ts", "src/backend/InMemory.ts"],
-    tests: ["test/*.test.ts", "test/backend/InMemory*.test.ts", "test/testing/*.test.ts"]
+    tests: ["test/*.test.ts", "test/internal/*.test.ts", "test/backend/InMemory*.test.ts", "test/testing/*.test.ts"]
   },
   { name: "sqlite", mutate: ["src/backend/Sqlite.ts"], tests: ["test/backend/Sqlite*.test.ts"] },
   { name: "task", mutate: ["src/task/**/*.ts"], tests: ["test/task/*.test.ts"] },
