@@ -58,4 +58,9 @@ const runGroup = Effect.fnUntraced(function* ({ name, mutate, tests, engine }: (
   if (code !== 0) process.exitCode = 1
 }, Effect.scoped)
 
+const isInAGroup = (file: string) =>
+  groups.some(({ mutate }) => mutate.some((pattern) => matchesGlob(file.replace(/:.*/, ""), pattern)))
+const strays = files?.filter((file) => !isInAGroup(file)) ?? []
+if (strays.length > 0) throw new Error(`No group in mutate/run.ts has ${strays.join(", ")}`)
+
 await Effect.runPromise(Effect.forEach(groups, runGroup, { discard: true }))
