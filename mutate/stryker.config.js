@@ -15,8 +15,8 @@ export default {
   ignorers: ["sentences"],
   concurrency: 2,
   // A mutant that hangs costs this much, and one on a busy machine must not be taken for one that hangs.
-  timeoutMS: 15_000,
-  timeoutFactor: 3,
+  timeoutMS: 10_000,
+  timeoutFactor: 2,
   dryRunTimeoutMinutes: 15,
   // Stryker rewrites paths in it with an API that TypeScript 7 doesn't have. vitest reads no tsconfig here.
   tsconfigFile: "none",
