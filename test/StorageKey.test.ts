@@ -116,3 +116,22 @@ describe("StoragePrefix", () => {
     assert.throws(() => decode({ owner: "a", idPrefix: "\0" }), /null character/)
   })
 })
+
+describe("the text and the Schema of a prefix", () => {
+  const prefix = StoragePrefix.makeUnsafe({ owner: "50%", idPrefix: "order/" })
+
+  it("prints as its text form, also within a template", () => {
+    assert.strictEqual(`${prefix}`, "50%25:order/")
+    assert.strictEqual(`${StorageKey.makeUnsafe({ owner: "50%", id: "order/1" })}`, "50%25:order/1")
+  })
+
+  it("is encoded as its owner and its id prefix", () => {
+    assert.deepStrictEqual(Schema.encodeSync(StoragePrefix.StoragePrefix)(prefix), { owner: "50%", idPrefix: "order/" })
+  })
+
+  it("carries its type's id as a value that programs can compare", () => {
+    const key = StorageKey.makeUnsafe({ owner: "a", id: "b" })
+    assert.strictEqual(key["~effect-versioned-store/StorageKey"], "~effect-versioned-store/StorageKey")
+    assert.strictEqual(prefix["~effect-versioned-store/StoragePrefix"], "~effect-versioned-store/StoragePrefix")
+  })
+})

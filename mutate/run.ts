@@ -1,0 +1,66 @@
+/**
+ * Mutation testing: Stryker changes the code in small ways, and whatever change no test notices is reported.
+ *
+ * `npm run mutate` goes through every group below, and writes a report for each into `mutate/report/`.
+ * `npm run mutate -- --mutate src/StorageKey.ts` takes one file; `:10-20` behind it takes these lines alone. What else
+ * stands there goes on to Stryker.
+ */
+import { spawn } from "node:child_process"
+import { join, matchesGlob } from "node:path"
+import { Effect } from "effect"
+import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
+import * as RedisServer from "../examples/RedisServer.ts"
+
+/**
+ * Which tests are to notice a change in which files. The tests of the package, the documentation and the examples run
+ * what was built, not what Stryker changes, and those named `processes` and `kills` run it in processes of their own,
+ * where no mutant is active: they are in no group.
+ */
+const groups = [
+  {
+    name: "core",
+    mutate: ["src/*.ts", "src/{internal,update}/**/*.ts", "src/backend/InMemory.ts"],
+    tests: ["test/*.test.ts", "test/internal/*.test.ts", "test/backend/InMemory*.test.ts", "test/testing/*.test.ts"]
+  },
+  { name: "sqlite", mutate: ["src/backend/Sqlite.ts"], tests: ["test/backend/Sqlite*.test.ts"] },
+  { name: "task", mutate: ["src/task/**/*.ts"], tests: ["test/task/**/*.test.ts"] },
+  { name: "bridge", mutate: ["src/bridge/*.ts"], tests: ["test/bridge/**/*.test.ts"] },
+  {
+    name: "dynamodb",
+    mutate: ["src/backend/DynamoDb.ts", "src/backend/internal/dynamoDb*.ts"],
+    tests: ["test/backend/DynamoDb*.test.ts"],
+    engine: { start: DynamoDbLocal.start, variable: "DYNAMODB_ENDPOINT" }
+  },
+  {
+    name: "redis",
+    mutate: ["src/backend/Redis*.ts", "src/backend/internal/redis*.ts"],
+    tests: ["test/backend/Redis*.test.ts"],
+    engine: { start: RedisServer.start, variable: "REDIS_URL" }
+  }
+]
+
+const stryker = join(import.meta.dirname, "node_modules/@stryker-mutator/core/bin/stryker.js")
+
+const args = process.argv.slice(2)
+const flag = args.indexOf("--mutate")
+const files = flag === -1 ? undefined : (args[flag + 1]?.split(",") ?? [])
+const strykerArgs = flag === -1 ? args : args.toSpliced(flag, 2)
+
+const runGroup = Effect.fnUntraced(function* ({ name, mutate, tests, engine }: (typeof groups)[number]) {
+  const chosen = files?.filter((file) => mutate.some((pattern) => matchesGlob(file.replace(/:.*/, ""), pattern)))
+  if (chosen?.length === 0) return
+  const env: NodeJS.ProcessEnv = { ...process.env, MUTATE_GROUP: name, MUTATE_TESTS: tests.join(",") }
+  if (engine !== undefined) env[engine.variable] ??= yield* engine.start
+  const command = [stryker, "run", "mutate/stryker.config.js", "--mutate", (chosen ?? mutate).join(","), ...strykerArgs]
+  const code = yield* Effect.callback<number | null>((resume) => {
+    spawn("node", command, { env, stdio: "inherit" }).once("exit", (code) => resume(Effect.succeed(code)))
+  })
+  if (code !== 0) process.exitCode = 1
+}, Effect.scoped)
+
+const isInAGroup = (file: string) =>
+  groups.some(({ mutate }) => mutate.some((pattern) => matchesGlob(file.replace(/:.*/, ""), pattern)))
+const strays = files?.filter((file) => !isInAGroup(file)) ?? []
+if (strays.length > 0) throw new Error(`No group in mutate/run.ts has ${strays.join(", ")}`)
+
+await Effect.runPromise(Effect.forEach(groups, runGroup, { discard: true }))
