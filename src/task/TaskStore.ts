@@ -32,6 +32,7 @@ import {
 } from "../StorageError.ts"
 import * as StorageKey from "../StorageKey.ts"
 import * as VersionedStore from "../VersionedStore.ts"
+import { placeUntil } from "./internal/ledger.ts"
 import * as Places from "./internal/places.ts"
 import * as Task from "./Task.ts"
 import * as TaskError from "./TaskError.ts"
@@ -242,7 +243,11 @@ export interface Options {
   readonly maxVariablesDepth?: number | undefined
   /** The most bytes of UTF-8 of a string in a variable; 65,536 by default. */
   readonly maxStringBytes?: number | undefined
-  /** The most tasks that an owner has at a time; 100 by default. */
+  /**
+   * The most tasks that an owner has at a time; 100 by default. It is never passed, and up to 512 it is exact. Above 512
+   * a place may stay taken for up to 2% of its task's life, and at least up to the next whole second, after the task has
+   * expired.
+   */
   readonly maxTasksPerOwner?: number | undefined
   /** How often clients are told to look; 500 ms by default. */
   readonly pollInterval?: Duration.Input | undefined
@@ -370,17 +375,17 @@ const make = Effect.fnUntraced(function* ({
       result: null,
       requestMethod,
       expiresAt: expires ? isoOf(ends) : null,
-      placeUntil: expires ? Math.ceil(ends / 1000) : null
+      placeUntil: expires ? placeUntil(maxTasksPerOwner, ends, lives) : null
     }
-    const placeUntil = record.placeUntil ?? null
-    yield* Effect.catchTag(places.reserve(owner, placeUntil), "VersionConflict", contended(id))
+    const until = record.placeUntil ?? null
+    yield* Effect.catchTag(places.reserve(owner, until), "VersionConflict", contended(id))
     const expiresAt = expires ? DateTime.makeUnsafe(ends + graceMillis) : undefined
     yield* records.create({ owner, id }, yield* Effect.orDie(encode(record)), { expiresAt }).pipe(
       Effect.catchTags({ AlreadyExists: Effect.die, SchemaError: Effect.die }),
       Effect.tapError((error) =>
         error._tag === "Backend" && error.outcome === "unknown"
           ? Effect.void
-          : Effect.ignore(places.release(owner, placeUntil))
+          : Effect.ignore(places.release(owner, until))
       )
     )
     return record
