@@ -73,7 +73,7 @@ describe("error channels", () => {
     expectTypeOf<ErrorOf<Tasks["recordInputRequests"]>>().toEqualTypeOf<Transition | TaskError.InputKeyReused>()
     expectTypeOf<ErrorOf<Tasks["deliverInputs"]>>().toEqualTypeOf<Transition>()
     expectTypeOf<ErrorOf<Tasks["list"]>>().toEqualTypeOf<Access | InvalidCursor>()
-    expectTypeOf<ErrorOf<Tasks["remove"]>>().toEqualTypeOf<Read | TaskError.ConcurrentModification | CapacityExceeded>()
+    expectTypeOf<ErrorOf<Tasks["remove"]>>().toEqualTypeOf<Read | TaskError.ConcurrentModification>()
     expectTypeOf<ErrorOf<Tasks["awaitTerminal"]>>().toEqualTypeOf<
       Read | TaskError.TaskExpired | TaskError.TaskNotReady
     >()

@@ -34,6 +34,7 @@ import * as StorageKey from "../StorageKey.ts"
 import * as VersionedStore from "../VersionedStore.ts"
 import { placeUntil } from "./internal/ledger.ts"
 import * as Places from "./internal/places.ts"
+import * as RunApart from "./internal/runApart.ts"
 import * as Task from "./Task.ts"
 import * as TaskError from "./TaskError.ts"
 
@@ -109,7 +110,10 @@ export class TaskStore extends Context.Service<
   {
     /**
      * Creates a task that works. Two requests, however many tasks the owner has: one takes a place in the owner's limit,
-     * one writes the task. One more where this process has not seen the owner's places yet.
+     * one writes the task. One more if this process has not seen the owner's places yet.
+     *
+     * If the creation fails or is interrupted, its place comes free again, unless the task was created. Only if the
+     * process dies in between, or a write's outcome stays `unknown`, the place may stay taken until the task's expiry.
      */
     readonly create: (
       options: CreateOptions
@@ -201,10 +205,11 @@ export class TaskStore extends Context.Service<
       statusMessage?: string
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition>
 
-    /** Removes a task, whatever its status, and frees its place in the owner's limit. Three requests. */
-    readonly remove: (
-      key: TaskKey
-    ) => Effect.Effect<void, ReadError | TaskError.ConcurrentModification | CapacityExceeded>
+    /**
+     * Removes a task, whatever its status, and frees its place in the owner's limit. If the place can't be freed at once,
+     * that is tried again in the background. Three requests.
+     */
+    readonly remove: (key: TaskKey) => Effect.Effect<void, ReadError | TaskError.ConcurrentModification>
 
     /** Physically removes what has expired, where the engine does not do it by itself; returns how many records. */
     readonly cleanupExpired: Effect.Effect<number, Backend>
@@ -274,6 +279,7 @@ const make = Effect.fnUntraced(function* ({
 }: Options) {
   const backend = yield* StorageBackend
   const places = yield* Places.make(maxTasksPerOwner)
+  const runApart = yield* RunApart.make
   // What is no task is told apart below, so that other stores may keep records of the same owners.
   const records = yield* Effect.orDie(VersionedStore.make({ idPrefix: "", schema: Schema.Unknown, retrySchedule }))
   const millis = (duration: Duration.Input) =>
@@ -377,36 +383,43 @@ const make = Effect.fnUntraced(function* ({
       expiresAt: expires ? isoOf(ends) : null,
       placeUntil: expires ? placeUntil(maxTasksPerOwner, ends, lives) : null
     }
-    const until = record.placeUntil ?? null
-    yield* Effect.catchTag(places.reserve(owner, until), "VersionConflict", contended(id))
+    const data = yield* Effect.orDie(encode(record))
     const expiresAt = expires ? DateTime.makeUnsafe(ends + graceMillis) : undefined
-    yield* records.create({ owner, id }, yield* Effect.orDie(encode(record)), { expiresAt }).pipe(
-      Effect.catchTags({ AlreadyExists: Effect.die, SchemaError: Effect.die }),
-      Effect.tapError((error) =>
-        error._tag === "Backend" && error.outcome === "unknown"
-          ? Effect.void
-          : Effect.ignore(places.release(owner, until))
-      )
+    const creation = Effect.catchTags(records.create({ owner, id }, data, { expiresAt }), {
+      AlreadyExists: Effect.die,
+      SchemaError: Effect.die
+    })
+    yield* runApart(
+      Effect.catchTag(places.withPlace(owner, record.placeUntil ?? null, creation), "VersionConflict", contended(id))
     )
     return record
   })
 
   const remove = Effect.fnUntraced(function* (taskKey: TaskKey) {
     const key = yield* locate(taskKey)
+    let removed: Task.TaskRecord | undefined
     const attempt = Effect.gen(function* () {
       const record = yield* records.get(key)
       const task = yield* taskIn(key, record.value)
+      // Once sent, the removal is not interrupted, so that its place is certainly given back.
       return yield* records.removeIfVersion(record).pipe(
-        Effect.as(Result.succeed(task)),
-        Effect.catchTag("VersionConflict", (conflict) => Effect.succeed(Result.fail(conflict)))
+        Effect.map(() => {
+          removed = task
+          return Result.succeed(undefined)
+        }),
+        Effect.catchTag("VersionConflict", (conflict) => Effect.succeed(Result.fail(conflict))),
+        Effect.uninterruptible
       )
     })
-    const { placeUntil } = yield* asChangeErrors(
+    yield* asChangeErrors(
       key.id,
       retryConflicts(retrySchedule ?? VersionedStore.defaultRetrySchedule, () => attempt)
+    ).pipe(
+      Effect.onExit(() =>
+        removed?.placeUntil === undefined ? Effect.void : places.giveBack(key.owner, removed.placeUntil)
+      ),
+      runApart
     )
-    if (placeUntil === undefined) return
-    yield* Effect.catchTag(places.release(key.owner, placeUntil), "VersionConflict", contended(key.id))
   })
 
   /** Looks at a task that has ended, or that may still change. */
