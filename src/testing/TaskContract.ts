@@ -14,13 +14,16 @@
  */
 import { assert, it, type Vitest } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
+import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { StorageBackend } from "../StorageBackend.ts"
@@ -983,6 +986,70 @@ export const cases = ({ check }: Options = {}): ReadonlyArray<Case> => {
       outcome = "not-applied"
       yield* failsWith(dying.create({ ownerId, requestMethod }), "Backend")
       yield* tasks.create({ ownerId, requestMethod })
+    })
+  )
+
+  example(
+    "a creation or removal that is interrupted at any of its requests leaves a place for each task, and for no other",
+    Effect.fnUntraced(function* () {
+      const options = { maxTasksPerOwner: 1 }
+      const backend = yield* StorageBackend
+      const tasks = yield* makeTasks(options)
+
+      /** Interrupts what is done with a store at one of its requests, before or after it. True if it took so many. */
+      const interruptAt = Effect.fnUntraced(function* (
+        step: number,
+        isAfter: boolean,
+        use: (tasks: Tasks) => Effect.Effect<unknown, unknown>
+      ) {
+        let requests = 0
+        let fiber: Fiber.Fiber<unknown, unknown> | undefined
+        const interrupt = Effect.andThen(
+          Effect.sync(() => fiber?.interruptUnsafe()),
+          Effect.yieldNow
+        )
+        const around = <A, E>(request: Effect.Effect<A, E>) =>
+          Effect.suspend(() => {
+            if (requests++ !== step) return request
+            return isAfter
+              ? Effect.flatMap(Effect.exit(request), (exit) => Effect.andThen(interrupt, exit))
+              : Effect.andThen(interrupt, request)
+          })
+        const watched = StorageBackend.of({
+          ...backend,
+          get: (key) => around(backend.get(key)),
+          putIfVersion: (...args) => around(backend.putIfVersion(...args)),
+          deleteIfVersion: (...args) => around(backend.deleteIfVersion(...args))
+        })
+        const scope = yield* Scope.make()
+        const layer = Layer.provide(TaskStore.layerWith(options), Layer.succeed(StorageBackend, watched))
+        const interrupted = Context.get(yield* Layer.buildWithScope(Layer.fresh(layer), scope), TaskStore.TaskStore)
+        fiber = yield* Effect.forkChild(Effect.andThen(Effect.yieldNow, use(interrupted)))
+        yield* Fiber.await(fiber)
+        // This waits for what the interrupted fiber has left to others.
+        yield* Scope.close(scope, Exit.void)
+        return requests > step
+      })
+
+      for (const isRemoval of [false, true]) {
+        for (const isAfter of [false, true]) {
+          for (let step = 0, goesOn = true; goesOn; step++) {
+            assert.isBelow(step, 10)
+            const { key } = yield* newTask(tasks)
+            if (!isRemoval) yield* tasks.remove(key)
+            goesOn = yield* interruptAt(step, isAfter, (tasks) =>
+              isRemoval ? tasks.remove(key) : tasks.create({ ...key, requestMethod })
+            )
+            const isThere = (yield* tasks.list(key)).tasks.length > 0
+            const next = yield* Effect.result(tasks.create({ ...key, requestMethod }))
+            assert.strictEqual(
+              next._tag === "Failure" ? next.failure._tag : "created",
+              isThere ? "TooManyTasks" : "created",
+              `${isRemoval ? "a removal" : "a creation"}, ${isAfter ? "after" : "before"} request ${step}`
+            )
+          }
+        }
+      }
     })
   )
 
