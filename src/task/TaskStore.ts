@@ -271,9 +271,9 @@ export interface Options {
   /** How deeply a result, an error, an input request or response may be nested; 100 by default, and never more than 1,000. */
   readonly maxPayloadDepth?: number | undefined
   /**
-   * The most tasks that an owner has at a time; 100 by default. It is never passed, and up to 512 it is exact. Above 512
-   * a place may stay taken for up to 2% of its task's life, and at least up to the next whole second, after the task has
-   * expired.
+   * The most tasks that an owner has at a time; 100 by default. It is never passed. Up to 512 it is exact to the second: a
+   * place comes free in the second in which its task expires. Above 512 a place may stay taken for another 2% of its
+   * task's life.
    */
   readonly maxTasksPerOwner?: number | undefined
   /** How often clients are told to look; 500 ms by default. */

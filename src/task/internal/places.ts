@@ -50,12 +50,12 @@ export const make = Effect.fnUntraced(function* (limit: number) {
   const live = (ledger: VersionedRecord | undefined) =>
     Effect.gen(function* () {
       if (ledger === undefined) return []
-      const { places } = yield* Effect.mapError(Schema.decodeEffect(Ledger.Ledger)(ledger.data), (error) =>
+      const { places } = yield* Effect.mapError(Schema.decodeEffect(Ledger.Ledger)(ledger.data), () =>
         backendError({
           reason: "Corrupt",
           outcome: "not-applied",
           operation: "places",
-          description: `The ledger of tasks at ${ledger.key} is damaged, delete it to start anew: ${error.message}`
+          description: `The ledger of tasks at ${ledger.key} is damaged. Delete it: the count of tasks then starts at zero`
         })
       )
       return Ledger.takenAt(places, Math.floor((yield* Clock.currentTimeMillis) / 1000))
