@@ -64,16 +64,23 @@ describe("error channels", () => {
       Access | TaskError.TooManyTasks | TaskError.TtlTooLong | TaskError.ConcurrentModification | CapacityExceeded
     >()
     expectTypeOf<ErrorOf<Tasks["get"]>>().toEqualTypeOf<Read>()
-    expectTypeOf<ErrorOf<Tasks["updateStatus"]>>().toEqualTypeOf<Transition>()
+    type Payload = TaskError.InvalidPayload | TaskError.PayloadTooLarge
+    expectTypeOf<ErrorOf<Tasks["updateStatus"]>>().toEqualTypeOf<Transition | TaskError.PayloadTooLarge>()
+    expectTypeOf<ErrorOf<Tasks["setStatusMessage"]>>().toEqualTypeOf<Transition | TaskError.PayloadTooLarge>()
+    expectTypeOf<ErrorOf<Tasks["cancel"]>>().toEqualTypeOf<Transition | TaskError.PayloadTooLarge>()
+    expectTypeOf<ErrorOf<Tasks["setResult"]>>().toEqualTypeOf<Transition | Payload>()
+    expectTypeOf<ErrorOf<Tasks["setError"]>>().toEqualTypeOf<Transition | Payload>()
     expectTypeOf<ErrorOf<Tasks["setVariables"]>>().toEqualTypeOf<
       Change | TaskError.VariablesTooLarge | TaskError.InvalidVariables
     >()
     expectTypeOf<ErrorOf<Tasks["getResult"]>>().toEqualTypeOf<Read | TaskError.TaskNotReady>()
-    expectTypeOf<ErrorOf<Tasks["completeWithResult"]>>().toEqualTypeOf<Transition>()
-    expectTypeOf<ErrorOf<Tasks["recordInputRequests"]>>().toEqualTypeOf<Transition | TaskError.InputKeyReused>()
-    expectTypeOf<ErrorOf<Tasks["deliverInputs"]>>().toEqualTypeOf<Transition>()
+    expectTypeOf<ErrorOf<Tasks["completeWithResult"]>>().toEqualTypeOf<Transition | Payload>()
+    expectTypeOf<ErrorOf<Tasks["recordInputRequests"]>>().toEqualTypeOf<
+      Transition | TaskError.InputKeyReused | Payload
+    >()
+    expectTypeOf<ErrorOf<Tasks["deliverInputs"]>>().toEqualTypeOf<Transition | Payload>()
     expectTypeOf<ErrorOf<Tasks["list"]>>().toEqualTypeOf<Access | InvalidCursor>()
-    expectTypeOf<ErrorOf<Tasks["remove"]>>().toEqualTypeOf<Read | TaskError.ConcurrentModification | CapacityExceeded>()
+    expectTypeOf<ErrorOf<Tasks["remove"]>>().toEqualTypeOf<Read | TaskError.ConcurrentModification>()
     expectTypeOf<ErrorOf<Tasks["awaitTerminal"]>>().toEqualTypeOf<
       Read | TaskError.TaskExpired | TaskError.TaskNotReady
     >()

@@ -82,11 +82,27 @@ export const isTerminal = (status: Status): status is TerminalStatus => next[sta
  */
 export const canTransition = (from: Status, to: Status): boolean => next[from].includes(to)
 
+/**
+ * The instant of a time in RFC 3339. JavaScript knows no leap second: the second 60 is the one after 59, as in POSIX time.
+ */
+const instantOf = (text: string): DateTime.Utc | undefined => {
+  const isLeap = leapSecond.test(text)
+  const instant = Option.getOrUndefined(DateTime.make(isLeap ? text.replace(leapSecond, "$1:59") : text))
+  if (instant === undefined) return undefined
+  return DateTime.toUtc(isLeap ? DateTime.add(instant, { seconds: 1 }) : instant)
+}
+
+const leapSecond = /(T\d\d:\d\d):60(?!\d)/i
+
 /** A time in RFC 3339, kept as it was written: that crate's `expiresAt` may have nine digits of a second. */
 const Timestamp = Schema.String.check(
-  Schema.makeFilter((text) => Option.isSome(DateTime.make(text)) || "Expected a time in RFC 3339")
+  Schema.makeFilter((text) => instantOf(text) !== undefined || "Expected a time in RFC 3339")
 )
 
+/**
+ * That crate writes up to 2^64, but beyond 2^53 JavaScript reads another number than was written. A record with such a
+ * number can't be read, since the next change here would write the wrong one back.
+ */
 const Milliseconds = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** A JSON object. */
@@ -236,7 +252,7 @@ export interface InputDelivery {
  * ```
  */
 export const expiresAt = (record: TaskRecord): DateTime.Utc | undefined =>
-  record.expiresAt === null ? undefined : DateTime.toUtc(DateTime.makeUnsafe(record.expiresAt))
+  record.expiresAt === null ? undefined : instantOf(record.expiresAt)
 
 /**
  * The task as it goes over the wire, with its variables in `_meta`, as pmcp-tasks sends it.

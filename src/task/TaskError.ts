@@ -165,7 +165,8 @@ export class TtlTooLong extends Schema.TaggedError<TtlTooLong>("effect-versioned
 }
 
 /**
- * The variables of a task, merged, would take more bytes of JSON than are allowed.
+ * The variables of a task, merged, would take more bytes of JSON than are allowed. `actual` may be less than the whole,
+ * since counting stops once the limit is passed.
  *
  * @example
  * ```ts
@@ -205,7 +206,8 @@ export class InvalidVariables extends Schema.TaggedError<InvalidVariables>("effe
   }
 ) {
   override get message(): string {
-    return `The variable ${this.path.join(".")} of task ${this.taskId} ${problems[this.problem]}`
+    const what = this.path.length === 0 ? "The object of variables" : `The variable ${this.path.join(".")}`
+    return `${what} of task ${this.taskId} ${problems[this.problem]}`
   }
 }
 
@@ -213,6 +215,76 @@ const problems = {
   TooDeep: "is nested too deeply",
   StringTooLong: "is too long a string",
   NotJson: "is no JSON"
+}
+
+const Part = Schema.Literals(["result", "error", "inputRequests", "inputResponses", "statusMessage"])
+
+const parts: Record<typeof Part.Type, string> = {
+  result: "result",
+  error: "error",
+  inputRequests: "input requests",
+  inputResponses: "input responses",
+  statusMessage: "status message"
+}
+
+/**
+ * A part of a task is nested too deeply or is not JSON. `path` leads to the place. Nothing was written.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const tasks = yield* TaskStore.TaskStore
+ *   const { task } = yield* tasks.create({ ownerId: "alice", requestMethod: "tools/call" })
+ *   return yield* Effect.flip(tasks.setResult({ ownerId: "alice", taskId: task.taskId }, { a: [[1]] }))
+ * })
+ * const layer = TaskStore.layerWith({ maxPayloadDepth: 2 }).pipe(Layer.provide(InMemory.layer))
+ * const error = Effect.runSync(program.pipe(Effect.provide(layer)))
+ * assert.ok(error._tag === "InvalidPayload" && error.part === "result" && error.problem === "TooDeep")
+ * assert.deepStrictEqual(error.path, ["a", "0", "0"])
+ * ```
+ */
+export class InvalidPayload extends Schema.TaggedError<InvalidPayload>("effect-versioned-store/InvalidPayload")(
+  "InvalidPayload",
+  {
+    taskId: Schema.String,
+    part: Part,
+    path: Schema.Array(Schema.String),
+    problem: Schema.Literals(["TooDeep", "NotJson"])
+  }
+) {
+  override get message(): string {
+    const place = this.path.length === 0 ? "" : ` at ${this.path.join(".")}`
+    return `The ${parts[this.part]} of task ${this.taskId} ${payloadProblems[this.problem]}${place}`
+  }
+}
+
+const payloadProblems = { TooDeep: "would be nested too deeply", NotJson: "would not be JSON" }
+
+/**
+ * A part of a task would take more bytes of JSON than are allowed. `actual` may be less than the whole, since counting
+ * stops once the limit is passed. Nothing was written.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { TaskError } from "effect-versioned-store"
+ *
+ * const error = new TaskError.PayloadTooLarge({ taskId: "1", part: "result", limit: 100, actual: 120 })
+ * assert.strictEqual(error.message, "The result of task 1 would take 120 bytes or more, and at most 100 are allowed")
+ * ```
+ */
+export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("effect-versioned-store/PayloadTooLarge")(
+  "PayloadTooLarge",
+  { taskId: Schema.String, part: Part, limit: Schema.Finite, actual: Schema.Finite }
+) {
+  override get message(): string {
+    const part = parts[this.part]
+    return `The ${part} of task ${this.taskId} would take ${this.actual} bytes or more, and at most ${this.limit} are allowed`
+  }
 }
 
 /**

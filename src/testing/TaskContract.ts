@@ -14,13 +14,16 @@
  */
 import { assert, it, type Vitest } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
+import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { StorageBackend } from "../StorageBackend.ts"
@@ -29,7 +32,7 @@ import { makeUnsafe, type StorageKey } from "../StorageKey.ts"
 import * as Task from "../task/Task.ts"
 import type * as TaskError from "../task/TaskError.ts"
 import * as TaskStore from "../task/TaskStore.ts"
-import { failsWith, newOwner, toWholeSecond } from "./internal/support.ts"
+import { dies, failsWith, newOwner, toWholeSecond } from "./internal/support.ts"
 import * as Model from "./internal/taskModel.ts"
 import { layerClock } from "./StorageContract.ts"
 
@@ -91,6 +94,7 @@ type Tasks = TaskStore.TaskStore["Service"]
 
 type TaskErrors =
   | TaskStore.ChangeError
+  | TaskStore.PayloadError
   | TaskError.InputKeyReused
   | TaskError.InvalidTransition
   | TaskError.InvalidVariables
@@ -140,6 +144,42 @@ const bring = (tasks: Tasks, key: TaskStore.TaskKey, status: Task.Status) =>
   status === "working" ? Effect.void : tasks.updateStatus(key, status)
 
 const statuses = Task.Status.literals
+
+/** Records of tasks that can't be read, by what is wrong with them. */
+const unreadable: ReadonlyArray<readonly [name: string, damage: (record: Task.TaskRecord) => string]> = [
+  ["a status of a later version", (record) => withTask(record, { status: "paused" })],
+  ["a time to live above 2^53", (record) => withTask(record, { ttl: 42 }).replace("42", "18446744073709551615")],
+  ["a time that is not one", (record) => withTask(record, { createdAt: "2016-12-31T23:59:61Z" })],
+  ["a field missing", (record) => JSON.stringify({ ...record, requestMethod: undefined })],
+  ["a field of another type", (record) => JSON.stringify({ ...record, variables: [] })],
+  ["no owner", (record) => JSON.stringify({ ...record, ownerId: undefined })],
+  ["data that is not JSON", (record) => JSON.stringify(record).slice(0, -20)]
+]
+
+const withTask = (record: Task.TaskRecord, fields: Readonly<Record<string, unknown>>) =>
+  JSON.stringify({ ...record, task: { ...record.task, ...fields } })
+
+/** Input that only JavaScript lets pass. */
+const fromJavaScript = (value: unknown) => value as Schema.Json & string
+
+const nested = (depth: number): Schema.Json => {
+  let value: Schema.Json = 1
+  for (let i = 0; i < depth; i++) value = i % 2 === 0 ? [value] : { a: value }
+  return value
+}
+
+const cyclic = (): Schema.Json => {
+  const value: { [name: string]: unknown } = { a: 1 }
+  value.b = [value]
+  return fromJavaScript(value)
+}
+
+/** A value of few objects that is 2^50 values as JSON. */
+const repeated = (): Schema.Json => {
+  let value: Schema.Json = 1
+  for (let i = 0; i < 50; i++) value = [value, value]
+  return value
+}
 
 /**
  * The suite as plain Effects, for another test runner. Each needs `StorageContract.layerClock` below the backend.
@@ -312,27 +352,118 @@ export const cases = ({ check }: Options = {}): ReadonlyArray<Case> => {
   )
 
   example(
-    "a stored task that is damaged is an error, and a record of another store is no task",
+    "a record of another store is not a task: it is not found, not listed and not removed",
     Effect.fnUntraced(function* (tasks) {
       const backend = yield* StorageBackend
       const { key, record } = yield* newTask(tasks)
-      const at = (id: string) => makeUnsafe({ owner: key.ownerId, id })
-      yield* backend.put(at("order/42"), '{"total":10}')
-      yield* backend.put(at("count"), "1")
-      assert.deepStrictEqual((yield* tasks.list(key)).tasks, [record])
-      yield* failsWith(tasks.get({ ...key, taskId: "order/42" }), "TaskNotFound")
-      yield* failsWith(tasks.cancel({ ...key, taskId: "count" }), "TaskNotFound")
-      for (const data of ['{"task":{"taskId":"x"}}', "half a rec"]) {
-        yield* backend.put(at("damaged"), data)
-        for (const operation of [
-          tasks.get({ ...key, taskId: "damaged" }),
-          tasks.cancel({ ...key, taskId: "damaged" }),
-          tasks.list(key)
-        ]) {
+      for (const [taskId, data] of [
+        ["order/42", '{"total":10}'],
+        ["count", "1"],
+        ["task", '{"task":"shopping"}']
+      ] as const) {
+        const stored = yield* backend.put(makeUnsafe({ owner: key.ownerId, id: taskId }), data)
+        yield* failsWith(tasks.get({ ...key, taskId }), "TaskNotFound")
+        yield* failsWith(tasks.cancel({ ...key, taskId }), "TaskNotFound")
+        yield* failsWith(tasks.remove({ ...key, taskId }), "TaskNotFound")
+        assert.strictEqual((yield* backend.get(stored.key)).version, stored.version)
+      }
+      const page = yield* tasks.list(key)
+      assert.deepStrictEqual([page.tasks, page.unreadable], [[record], []])
+    })
+  )
+
+  for (const [name, damage] of unreadable) {
+    example(
+      `a task with ${name} is left out of a list and counted, can't be read or changed, and can be removed`,
+      Effect.fnUntraced(function* (tasks) {
+        const backend = yield* StorageBackend
+        const { key, record } = yield* newTask(tasks)
+        const other = yield* tasks.create({ ownerId: key.ownerId, requestMethod })
+        const taskId = "1-damaged"
+        const damaged = { ...key, taskId }
+        const at = makeUnsafe({ owner: key.ownerId, id: taskId })
+        yield* backend.put(at, damage({ ...record, task: { ...record.task, taskId } }))
+        const byId = (id: string) => (a: Task.TaskRecord) => a.task.taskId === id
+        for (const limit of [1, 100]) {
+          const [found, leftOut]: [Array<Task.TaskRecord>, Array<string>] = [[], []]
+          let cursor: string | undefined
+          do {
+            const page = yield* tasks.list({ ...key, limit, cursor })
+            found.push(...page.tasks)
+            leftOut.push(...page.unreadable)
+            cursor = page.cursor
+          } while (cursor !== undefined)
+          assert.strictEqual(found.length, 2)
+          assert.isTrue(found.some(byId(key.taskId)) && found.some(byId(other.task.taskId)))
+          assert.deepStrictEqual(leftOut, [taskId])
+        }
+        for (const operation of [tasks.get(damaged), tasks.cancel(damaged), tasks.setResult(damaged, 1)]) {
           const error = yield* failsWith(operation as Effect.Effect<unknown, TaskStore.ReadError>, "Backend")
           assert.strictEqual(error.reason._tag, "Corrupt")
+          assert.strictEqual(error.outcome, "not-applied")
+          assert.include(error.message, `${at}`)
+          assert.include(error.message, "TaskStore.remove")
         }
-      }
+        yield* tasks.remove(damaged)
+        assert.deepStrictEqual((yield* tasks.list(key)).unreadable, [])
+        yield* failsWith(tasks.get(damaged), "TaskNotFound")
+        yield* failsWith(tasks.remove(damaged), "TaskNotFound")
+      })
+    )
+  }
+
+  example(
+    "a task that was damaged and then removed holds its place until it would have expired",
+    Effect.fnUntraced(function* () {
+      yield* toWholeSecond
+      const tasks = yield* makeTasks({ maxTasksPerOwner: 1 })
+      const backend = yield* StorageBackend
+      const { key } = yield* newTask(tasks, { ttl: 10_000 })
+      yield* backend.put(makeUnsafe({ owner: key.ownerId, id: key.taskId }), "half a rec")
+      yield* tasks.remove(key)
+      yield* failsWith(tasks.create({ ...key, requestMethod }), "TooManyTasks")
+      yield* TestClock.adjust("10 seconds")
+      yield* tasks.create({ ...key, requestMethod })
+    })
+  )
+
+  example(
+    "a damaged task is removed only as it was read: one that is repaired meanwhile is read again",
+    Effect.fnUntraced(function* () {
+      const backend = yield* StorageBackend
+      let deletions = 0
+      const repairing = StorageBackend.of({
+        ...backend,
+        deleteIfVersion: (key, expected) =>
+          deletions++ > 0
+            ? backend.deleteIfVersion(key, expected)
+            : Effect.andThen(Effect.orDie(backend.put(key, '{"total":10}')), backend.deleteIfVersion(key, expected))
+      })
+      const tasks = yield* Effect.provideService(makeTasks(), StorageBackend, repairing)
+      const key = { ownerId: yield* newOwner, taskId: "damaged" }
+      const at = makeUnsafe({ owner: key.ownerId, id: key.taskId })
+      yield* backend.put(at, "half a rec")
+      yield* failsWith(tasks.remove(key), "TaskNotFound")
+      assert.strictEqual(deletions, 1)
+      assert.strictEqual((yield* backend.get(at)).data, '{"total":10}')
+    })
+  )
+
+  example(
+    "a task whose times have a leap second is read, and written back as it was",
+    Effect.fnUntraced(function* (tasks) {
+      const backend = yield* StorageBackend
+      const { key, record } = yield* newTask(tasks)
+      const at = makeUnsafe({ owner: key.ownerId, id: key.taskId })
+      const leap = { createdAt: "2016-12-31T23:59:60Z", expiresAt: "2999-06-30T23:59:60.25+00:00" }
+      const task = { ...record.task, createdAt: leap.createdAt }
+      yield* backend.put(at, JSON.stringify({ ...record, task, expiresAt: leap.expiresAt }))
+      const read = yield* tasks.get(key)
+      assert.strictEqual(Task.expiresAt(read)?.epochMilliseconds, Date.parse("2999-07-01T00:00:00.250Z"))
+      yield* tasks.setStatusMessage(key, "changed")
+      const stored = JSON.parse((yield* backend.get(at)).data)
+      assert.deepStrictEqual({ createdAt: stored.task.createdAt, expiresAt: stored.expiresAt }, leap)
+      assert.strictEqual((yield* tasks.list(key)).tasks.length, 1)
     })
   )
 
@@ -523,6 +654,162 @@ export const cases = ({ check }: Options = {}): ReadonlyArray<Case> => {
       yield* tasks.setError(key, error)
       assert.deepStrictEqual(yield* tasks.getError(key), Option.some<Schema.Json>(error))
       yield* failsWith(tasks.setError(key, { code: 1 }), "InvalidTransition")
+    })
+  )
+
+  // --- what may be stored -----------------------------------------------------
+
+  /** Each way to store a part of a task, on a task that allows it. */
+  const partsOf = (tasks: Tasks) => {
+    const asked = Effect.tap(newTask(tasks), ({ key }) => tasks.recordInputRequests(key, { name: 1 }))
+    type Store = (key: TaskStore.TaskKey, value: Schema.Json) => Effect.Effect<unknown, TaskErrors>
+    return [
+      ["result", newTask(tasks), tasks.setResult],
+      ["result", newTask(tasks), (key, result) => tasks.completeWithResult(key, { status: "failed", result })],
+      ["error", newTask(tasks), tasks.setError],
+      ["inputRequests", newTask(tasks), (key, name) => tasks.recordInputRequests(key, { name })],
+      ["inputResponses", asked, (key, name) => tasks.deliverInputs(key, { name })]
+    ] as ReadonlyArray<readonly [TaskError.InvalidPayload["part"], typeof asked, Store]>
+  }
+
+  example(
+    "results, errors and inputs are limited in depth and size, and nothing is written over a limit",
+    Effect.fnUntraced(function* () {
+      const tasks = yield* makeTasks({ maxPayloadDepth: 5, maxPayloadBytes: 100 })
+      for (const [part, makeTask, store] of partsOf(tasks)) {
+        const { key } = yield* makeTask
+        const before = yield* tasks.get(key)
+        const deep = yield* failsWith(store(key, nested(6)), "InvalidPayload")
+        assert.deepStrictEqual([deep.taskId, deep.part, deep.problem], [key.taskId, part, "TooDeep"])
+        assert.deepStrictEqual(
+          deep.path.filter((name) => name !== "name"),
+          ["a", "0", "a", "0", "a", "0"]
+        )
+        const large = yield* failsWith(store(key, "x".repeat(101)), "PayloadTooLarge")
+        assert.deepStrictEqual([large.taskId, large.part, large.limit], [key.taskId, part, 100])
+        assert.isAbove(large.actual, 100)
+        yield* failsWith(store(key, ["é".repeat(49)]), "PayloadTooLarge")
+        for (const value of [Number.NaN, undefined, new Date(0), 1n, () => 1, new Array(3)]) {
+          // An answer that is undefined is stored as null, as one that is left out of an object is.
+          if (value === undefined && part === "inputResponses") continue
+          const notJson = yield* failsWith(store(key, fromJavaScript(value)), "InvalidPayload")
+          assert.deepStrictEqual([notJson.part, notJson.problem], [part, "NotJson"])
+        }
+        assert.deepStrictEqual(yield* tasks.get(key), before)
+        yield* store(key, nested(5))
+      }
+    })
+  )
+
+  example(
+    "input that is nested 100,000 deep, is cyclic or repeats itself is refused with a typed error, whatever the limits are",
+    Effect.fnUntraced(function* () {
+      const none = Number.POSITIVE_INFINITY
+      const unlimited = yield* makeTasks({ maxPayloadDepth: none, maxVariablesDepth: none, maxStringBytes: none })
+      for (const tasks of [yield* makeTasks(), unlimited]) {
+        for (const value of [nested(4400), nested(100_000), cyclic()]) {
+          for (const [part, makeTask, store] of partsOf(tasks)) {
+            const { key } = yield* makeTask
+            const error = yield* failsWith(store(key, value), "InvalidPayload")
+            assert.deepStrictEqual([error.part, error.problem], [part, "TooDeep"])
+          }
+          const { key } = yield* newTask(tasks)
+          const error = yield* failsWith(tasks.setVariables(key, { value }), "InvalidVariables")
+          assert.strictEqual(error.problem, "TooDeep")
+        }
+        for (const [, makeTask, store] of partsOf(tasks)) {
+          yield* failsWith(store((yield* makeTask).key, repeated()), "PayloadTooLarge")
+        }
+      }
+      const { key } = yield* newTask(unlimited)
+      yield* failsWith(unlimited.setVariables(key, { value: repeated() }), "VariablesTooLarge")
+    })
+  )
+
+  example(
+    "what is as deep as the limit, 100 by default, is stored and comes back",
+    Effect.fnUntraced(function* (tasks) {
+      const { key } = yield* newTask(tasks)
+      yield* tasks.setResult(key, nested(100))
+      yield* failsWith(tasks.setResult(key, nested(101)), "InvalidPayload")
+      yield* tasks.recordInputRequests(key, { name: nested(100) })
+      yield* tasks.deliverInputs(key, { name: nested(100), other: nested(5000) })
+      const record = yield* tasks.get(key)
+      assert.deepStrictEqual(record.result, nested(100))
+      assert.deepStrictEqual(record.inputResponses, { name: nested(100) })
+    })
+  )
+
+  example(
+    "inputs of several calls add up to the limit of their size",
+    Effect.fnUntraced(function* () {
+      const tasks = yield* makeTasks({ maxPayloadBytes: 100 })
+      const { key } = yield* newTask(tasks)
+      yield* tasks.recordInputRequests(key, { a: "x".repeat(60) })
+      yield* tasks.deliverInputs(key, { a: "y".repeat(60) })
+      const requests = yield* failsWith(tasks.recordInputRequests(key, { b: "x".repeat(60) }), "PayloadTooLarge")
+      assert.deepStrictEqual([requests.part, requests.limit, requests.actual], ["inputRequests", 100, 135])
+      yield* tasks.recordInputRequests(key, { b: 1 })
+      const responses = yield* failsWith(tasks.deliverInputs(key, { b: "y".repeat(60) }), "PayloadTooLarge")
+      assert.deepStrictEqual([responses.part, responses.limit, responses.actual], ["inputResponses", 100, 135])
+      assert.deepStrictEqual((yield* tasks.inputSnapshot(key)).outstanding, ["b"])
+    })
+  )
+
+  example(
+    "a status message is limited in length, wherever it is set",
+    Effect.fnUntraced(function* () {
+      const tasks = yield* makeTasks({ maxStringBytes: 10 })
+      const { key, record } = yield* newTask(tasks)
+      const long = "é".repeat(6)
+      for (const operation of [
+        tasks.setStatusMessage(key, long),
+        tasks.updateStatus(key, "failed", long),
+        tasks.cancel(key, long),
+        tasks.completeWithResult(key, { status: "completed", result: 1, statusMessage: long })
+      ]) {
+        const error = yield* failsWith(operation as Effect.Effect<unknown, TaskErrors>, "PayloadTooLarge")
+        assert.deepStrictEqual(
+          [error.taskId, error.part, error.limit, error.actual],
+          [key.taskId, "statusMessage", 10, 12]
+        )
+      }
+      yield* dies(tasks.setStatusMessage(key, fromJavaScript(1)), /status message must be a string/)
+      assert.deepStrictEqual(yield* tasks.get(key), record)
+      yield* tasks.setStatusMessage(key, "é".repeat(5))
+    })
+  )
+
+  example(
+    "from JavaScript too, completeWithResult takes terminal statuses only, and updateStatus takes statuses",
+    Effect.fnUntraced(function* (tasks) {
+      const { key, record } = yield* newTask(tasks)
+      for (const status of ["working", "input_required", "paused", undefined]) {
+        const outcome = { status: fromJavaScript(status) as "failed", result: 1 }
+        yield* dies(tasks.completeWithResult(key, outcome), /completeWithResult takes .*completed, failed, cancelled/)
+      }
+      for (const status of ["paused", undefined, 1]) {
+        const given = fromJavaScript(status) as "failed"
+        yield* dies(tasks.updateStatus(key, given), /updateStatus takes .*working, input_required, completed/)
+      }
+      assert.deepStrictEqual(yield* tasks.get(key), record)
+    })
+  )
+
+  example(
+    "a time to live that is not one is a defect, and takes no place",
+    Effect.fnUntraced(function* () {
+      const tasks = yield* makeTasks({ maxTasksPerOwner: 1, maxTtl: "Infinity" })
+      const ownerId = yield* newOwner
+      for (const ttl of [Number.NaN, -1, "soon", "-1 second", new Date(0), {}, null]) {
+        yield* dies(
+          tasks.create({ ownerId, requestMethod, ttl: fromJavaScript(ttl) as "1 second" }),
+          /ttl must be a dura/
+        )
+      }
+      const record = yield* tasks.create({ ownerId, requestMethod, ttl: 1e300 })
+      assert.deepStrictEqual([record.task.ttl, record.expiresAt], [null, null])
+      assert.deepStrictEqual(yield* tasks.get(keyOf(record)), record)
     })
   )
 
@@ -762,6 +1049,70 @@ export const cases = ({ check }: Options = {}): ReadonlyArray<Case> => {
       outcome = "not-applied"
       yield* failsWith(dying.create({ ownerId, requestMethod }), "Backend")
       yield* tasks.create({ ownerId, requestMethod })
+    })
+  )
+
+  example(
+    "a creation or removal that is interrupted at any of its requests leaves a place for each task, and for no other",
+    Effect.fnUntraced(function* () {
+      const options = { maxTasksPerOwner: 1 }
+      const backend = yield* StorageBackend
+      const tasks = yield* makeTasks(options)
+
+      /** Interrupts what is done with a store at one of its requests, before or after it. True if it took so many. */
+      const interruptAt = Effect.fnUntraced(function* (
+        step: number,
+        isAfter: boolean,
+        use: (tasks: Tasks) => Effect.Effect<unknown, unknown>
+      ) {
+        let requests = 0
+        let fiber: Fiber.Fiber<unknown, unknown> | undefined
+        const interrupt = Effect.andThen(
+          Effect.sync(() => fiber?.interruptUnsafe()),
+          Effect.yieldNow
+        )
+        const around = <A, E>(request: Effect.Effect<A, E>) =>
+          Effect.suspend(() => {
+            if (requests++ !== step) return request
+            return isAfter
+              ? Effect.flatMap(Effect.exit(request), (exit) => Effect.andThen(interrupt, exit))
+              : Effect.andThen(interrupt, request)
+          })
+        const watched = StorageBackend.of({
+          ...backend,
+          get: (key) => around(backend.get(key)),
+          putIfVersion: (...args) => around(backend.putIfVersion(...args)),
+          deleteIfVersion: (...args) => around(backend.deleteIfVersion(...args))
+        })
+        const scope = yield* Scope.make()
+        const layer = Layer.provide(TaskStore.layerWith(options), Layer.succeed(StorageBackend, watched))
+        const interrupted = Context.get(yield* Layer.buildWithScope(Layer.fresh(layer), scope), TaskStore.TaskStore)
+        fiber = yield* Effect.forkChild(Effect.andThen(Effect.yieldNow, use(interrupted)))
+        yield* Fiber.await(fiber)
+        // This waits for what the interrupted fiber has left to others.
+        yield* Scope.close(scope, Exit.void)
+        return requests > step
+      })
+
+      for (const isRemoval of [false, true]) {
+        for (const isAfter of [false, true]) {
+          for (let step = 0, goesOn = true; goesOn; step++) {
+            assert.isBelow(step, 10)
+            const { key } = yield* newTask(tasks)
+            if (!isRemoval) yield* tasks.remove(key)
+            goesOn = yield* interruptAt(step, isAfter, (tasks) =>
+              isRemoval ? tasks.remove(key) : tasks.create({ ...key, requestMethod })
+            )
+            const isThere = (yield* tasks.list(key)).tasks.length > 0
+            const next = yield* Effect.result(tasks.create({ ...key, requestMethod }))
+            assert.strictEqual(
+              next._tag === "Failure" ? next.failure._tag : "created",
+              isThere ? "TooManyTasks" : "created",
+              `${isRemoval ? "a removal" : "a creation"}, ${isAfter ? "after" : "before"} request ${step}`
+            )
+          }
+        }
+      }
     })
   )
 

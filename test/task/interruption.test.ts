@@ -1,0 +1,268 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as InMemory from "../../src/backend/InMemory.ts"
+import * as Sqlite from "../../src/backend/Sqlite.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
+import * as StorageError from "../../src/StorageError.ts"
+import { makeUnsafe } from "../../src/StorageKey.ts"
+import * as TaskStore from "../../src/task/TaskStore.ts"
+import { newSeed, randomFrom } from "../support/random.ts"
+import { newFiles } from "../support/sqlite.ts"
+
+const ownerId = "alice"
+const ledgerKey = makeUnsafe({ owner: ownerId, id: "!places" })
+const requestMethod = "tools/call"
+
+type Backend = StorageBackend["Service"]
+type Tasks = TaskStore.TaskStore["Service"]
+type Around = <A, E>(request: Effect.Effect<A, E>, operation: string, id: string) => Effect.Effect<A, E>
+
+/** The backend with something done around each request. */
+const wrap = (backend: Backend, around: Around): Backend => ({
+  get: (key) => around(backend.get(key), "get", key.id),
+  put: (key, ...rest) => around(backend.put(key, ...rest), "put", key.id),
+  putIfVersion: (key, ...rest) => around(backend.putIfVersion(key, ...rest), "putIfVersion", key.id),
+  delete: (key) => around(backend.delete(key), "delete", key.id),
+  deleteIfVersion: (key, expected) => around(backend.deleteIfVersion(key, expected), "deleteIfVersion", key.id),
+  listByPrefix: (...args) => around(backend.listByPrefix(...args), "listByPrefix", ""),
+  cleanupExpired: backend.cleanupExpired
+})
+
+/** A store in a scope of its own, as another process has. */
+const openStore = Effect.fnUntraced(function* (backend: Backend, options: TaskStore.Options = {}) {
+  const scope = yield* Scope.make()
+  const layer = Layer.provide(Layer.fresh(TaskStore.layerWith(options)), Layer.succeed(StorageBackend, backend))
+  const tasks = Context.get(yield* Layer.buildWithScope(layer, scope), TaskStore.TaskStore)
+  return { tasks, close: Scope.close(scope, Exit.void) }
+})
+
+/** The places that are taken, and the tasks that there are. */
+const count = Effect.fnUntraced(function* (backend: Backend) {
+  const { close, tasks } = yield* openStore(backend)
+  const { tasks: alive } = yield* tasks.list({ ownerId, limit: 1000 })
+  yield* close
+  const data = yield* Effect.match(backend.get(ledgerKey), {
+    onFailure: () => '{"places":[]}',
+    onSuccess: ({ data }) => data
+  })
+  const { places } = JSON.parse(data) as { readonly places: ReadonlyArray<readonly [number | null, number]> }
+  return { places: places.reduce((sum, [, count]) => sum + count, 0), tasks: alive.length }
+})
+
+const assertAsManyPlacesAsTasks = (backend: Backend, message: string) =>
+  Effect.map(count(backend), ({ places, tasks }) => {
+    assert.strictEqual(places, tasks, message)
+    return tasks
+  })
+
+const pause = TestClock.withLive(Effect.sleep(1))
+
+interface Scenario {
+  readonly options?: TaskStore.Options
+  /** What is there before. */
+  readonly before?: (tasks: Tasks, other: Tasks) => Effect.Effect<unknown, unknown>
+  readonly interrupted: (tasks: Tasks, taskId: string) => Effect.Effect<unknown, unknown>
+}
+
+const create = (tasks: Tasks) => tasks.create({ ownerId, requestMethod })
+
+const scenarios: Record<string, Scenario> = {
+  "a creation in a process that has not seen the owner": { interrupted: create },
+  "a creation in a process that has": { before: create, interrupted: create },
+  "a creation that meets another process's change of the ledger": {
+    before: (tasks, other) => Effect.andThen(create(tasks), create(other)),
+    interrupted: create
+  },
+  "a creation that is refused": {
+    options: { maxTasksPerOwner: 2 },
+    before: (tasks, other) => Effect.andThen(create(tasks), create(other)),
+    interrupted: create
+  },
+  "a removal": {
+    before: create,
+    interrupted: (tasks, taskId) => tasks.remove({ ownerId, taskId })
+  }
+}
+
+/** Runs a scenario and interrupts it at one of its requests. Returns how many requests it took. */
+const interruptAt = Effect.fnUntraced(function* (scenario: Scenario, name: string, step: number, isApplied: boolean) {
+  const backend = yield* StorageBackend
+  let requests = -1
+  let fiber: Fiber.Fiber<unknown, unknown> | undefined
+  const interrupt = Effect.andThen(
+    Effect.sync(() => fiber?.interruptUnsafe()),
+    pause
+  )
+  const around: Around = (request) =>
+    Effect.suspend(() => {
+      if (requests < 0 || requests++ !== step) return request
+      return isApplied
+        ? Effect.flatMap(Effect.exit(request), (exit) => Effect.andThen(interrupt, exit))
+        : Effect.andThen(interrupt, request)
+    })
+  const { close, tasks } = yield* openStore(wrap(backend, around), scenario.options)
+  const other = yield* openStore(backend, scenario.options)
+  yield* scenario.before?.(tasks, other.tasks) ?? Effect.void
+  const [first] = (yield* tasks.list({ ownerId })).tasks
+  requests = 0
+  fiber = yield* Effect.forkChild(Effect.andThen(pause, scenario.interrupted(tasks, first?.task.taskId ?? "")))
+  yield* Fiber.await(fiber)
+  yield* close
+  const message = `${name}, interrupted at request ${step}, which was ${isApplied ? "" : "not yet "}applied`
+  yield* assertAsManyPlacesAsTasks(backend, message)
+  return requests
+})
+
+describe("no place stays taken without a task, and no task is without a place", () => {
+  for (const [name, scenario] of Object.entries(scenarios)) {
+    it.effect(`if ${name} is interrupted at any of its requests, before or after it was applied`, () =>
+      Effect.gen(function* () {
+        for (const isApplied of [false, true]) {
+          let requests = Number.POSITIVE_INFINITY
+          for (let step = 0; step <= requests; step++) {
+            const taken = yield* interruptAt(scenario, name, step, isApplied).pipe(
+              Effect.provide(Layer.fresh(InMemory.layer))
+            )
+            if (step < taken) continue
+            requests = taken
+            assert.isAtLeast(requests, 1)
+          }
+        }
+      })
+    )
+  }
+
+  const file = newFiles()
+  const engines = { InMemory: InMemory.layer, Sqlite: Sqlite.layer({ filename: file() }) }
+  for (const [engine, layer] of Object.entries(engines)) {
+    it.effect(`after many creations and removals that were interrupted at random, on ${engine}`, () =>
+      Effect.gen(function* () {
+        const random = randomFrom(newSeed("interruptions"))
+        const backend = yield* StorageBackend
+        const wait = (most: number) => Effect.repeat(Effect.yieldNow, { times: Math.floor(random() * most) })
+        const around: Around = (request) => Effect.tap(Effect.andThen(wait(8), request), wait(8))
+        const stores = yield* Effect.all([
+          openStore(wrap(backend, around), { maxTasksPerOwner: 1000 }),
+          openStore(wrap(backend, around), { maxTasksPerOwner: 1000 })
+        ])
+        const ended = { Success: 0, Failure: 0 }
+        yield* Effect.forEach(
+          Array.from({ length: 400 }, (_, i) => i),
+          (i) =>
+            Effect.gen(function* () {
+              const tasks = (stores[i % 2] ?? stores[0]).tasks
+              const [oldest] = i % 4 === 0 ? (yield* tasks.list({ ownerId })).tasks : []
+              const change =
+                oldest === undefined ? create(tasks) : tasks.remove({ ownerId, taskId: oldest.task.taskId })
+              const fiber = yield* Effect.forkChild(change)
+              yield* wait(250)
+              yield* Fiber.interrupt(fiber)
+              ended[(yield* Fiber.await(fiber))._tag]++
+            }),
+          { concurrency: 12 }
+        )
+        for (const { close } of stores) yield* close
+        const tasks = yield* assertAsManyPlacesAsTasks(backend, `${JSON.stringify(ended)}`)
+        assert.isAbove(ended.Success, 20, "too few were finished")
+        assert.isAbove(ended.Failure, 20, "too few were interrupted")
+        console.log(`${engine}: ${JSON.stringify(ended)}, ${tasks} tasks and as many places`)
+      }).pipe(TestClock.withLive, Effect.provide(Layer.fresh(layer)))
+    )
+  }
+})
+
+const unavailable = (outcome: "unknown" | "not-applied") =>
+  StorageError.backend({ reason: "Unavailable", outcome, description: "cut by the test" })
+
+describe("a caller", () => {
+  it.effect("that is interrupted does not wait for an engine that hangs, and the place comes free afterwards", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      let answer = () => {}
+      const hangs = Effect.callback<void>((resume) => {
+        answer = () => resume(Effect.void)
+      })
+      const hanging = yield* openStore(
+        wrap(backend, (request, operation) => (operation === "get" ? request : Effect.tap(request, () => hangs)))
+      )
+      const fiber = yield* Effect.forkChild(Effect.timeoutOption(create(hanging.tasks), "1 second"))
+      yield* pause
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(fiber))._tag, "None")
+      assert.deepStrictEqual(yield* count(backend), { places: 1, tasks: 0 })
+      const closing = yield* Effect.forkChild(hanging.close)
+      yield* pause
+      assert.isUndefined(closing.pollUnsafe(), "closing the Layer waits for what was begun")
+      answer()
+      yield* pause
+      answer()
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(yield* count(backend), { places: 0, tasks: 0 })
+    }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+  )
+
+  it.effect(
+    "learns at once that a creation failed or a task is removed, though its place can't be given back yet",
+    () =>
+      Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        let isDown = false
+        const around: Around = (request, operation, id) =>
+          Effect.suspend(() =>
+            isDown && operation !== "get" && operation !== "deleteIfVersion"
+              ? (Effect.fail(unavailable("not-applied")) as never)
+              : Effect.tap(request, () => Effect.sync(() => (isDown ||= goesDownAfter === id)))
+          )
+        let goesDownAfter = "!places"
+        const { close, tasks } = yield* openStore(wrap(backend, around))
+        const failed = yield* Effect.flip(create(tasks))
+        assert.strictEqual(failed._tag, "Backend")
+        assert.deepStrictEqual(yield* count(backend), { places: 1, tasks: 0 })
+        yield* TestClock.adjust("20 seconds")
+        assert.deepStrictEqual(yield* count(backend), { places: 1, tasks: 0 })
+        isDown = false
+        goesDownAfter = ""
+        yield* TestClock.adjust("5 seconds")
+        assert.deepStrictEqual(yield* count(backend), { places: 0, tasks: 0 })
+
+        const { task } = yield* create(tasks)
+        isDown = true
+        yield* tasks.remove({ ownerId, taskId: task.taskId })
+        assert.deepStrictEqual(yield* count(backend), { places: 1, tasks: 0 })
+        isDown = false
+        yield* TestClock.adjust("5 seconds")
+        assert.deepStrictEqual(yield* count(backend), { places: 0, tasks: 0 })
+        yield* close
+      }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+  )
+})
+
+describe("a place whose write has an unknown outcome", () => {
+  for (const id of ["the ledger", "the task"]) {
+    for (const isApplied of [true, false]) {
+      it.effect(
+        `to ${id}, ${isApplied ? "" : "not "}applied, is free at the latest when the task would have expired`,
+        () =>
+          Effect.gen(function* () {
+            const backend = yield* StorageBackend
+            const around: Around = (request, operation, key) =>
+              operation === "putIfVersion" && key.startsWith("!") === (id === "the ledger")
+                ? (Effect.andThen(isApplied ? request : Effect.void, Effect.fail(unavailable("unknown"))) as never)
+                : request
+            const options = { maxTasksPerOwner: 1, defaultTtl: "1 minute" } as const
+            const cut = yield* openStore(wrap(backend, around), options)
+            const error = yield* Effect.flip(create(cut.tasks))
+            assert.isTrue(error._tag === "Backend" && error.outcome === "unknown")
+            yield* cut.close
+            const { close, tasks } = yield* openStore(backend, options)
+            const isFree = id === "the ledger" && !isApplied
+            assert.strictEqual((yield* Effect.result(create(tasks)))._tag, isFree ? "Success" : "Failure")
+            yield* TestClock.adjust("1 minute")
+            yield* create(tasks)
+            yield* close
+          }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+      )
+    }
+  }
+})
