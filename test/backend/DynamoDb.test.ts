@@ -624,6 +624,9 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
               yield* backend.get(key)
               yield* backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "confidential" }))
               yield* backend.delete(key)
+              const again = yield* backend.put(key, "confidential")
+              yield* backend.deleteIfVersion(key, again)
+              yield* backend.cleanupExpired
             })
           )
           const told = spans.map(({ attributes, kind, name }) => ({
@@ -641,7 +644,10 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
             ["putIfVersion", true, 0],
             ["get", false, 1],
             ["listByPrefix", false, 1],
-            ["delete", false, 1]
+            ["delete", false, 1],
+            ["put", false, 1],
+            ["deleteIfVersion", false, 1],
+            ["cleanupExpired", false, 0]
           ] as const
           assert.deepStrictEqual(
             told,
@@ -696,6 +702,37 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
             ambiguous: 1,
             consumed_capacity: 1
           })
+        })
+      )
+
+      it.effect("a counter of requests that counts each operation once, reads that may be stale among them", () =>
+        Effect.gen(function* () {
+          const table = newTableName()
+          yield* DynamoDb.createTable({ tableName: table })
+          const requests = Effect.map(Metric.snapshot, (metrics) =>
+            metrics.flatMap((metric) =>
+              metric.id === "effect_versioned_store.requests" &&
+              metric.attributes?.["db.collection.name"] === table &&
+              metric.type === "Counter"
+                ? [metric.state.count]
+                : []
+            )
+          )
+          yield* Effect.gen(function* () {
+            const backend = yield* StorageBackend
+            const key = newKey()
+            const operations = [
+              backend.put(key, "one"),
+              backend.get(key),
+              backend.putIfVersion(key, "two", 1),
+              backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "" })),
+              backend.delete(key)
+            ]
+            for (const [i, operation] of operations.entries()) {
+              yield* operation as Effect.Effect<unknown, unknown>
+              assert.deepStrictEqual(yield* requests, [i + 1])
+            }
+          }).pipe(Effect.provide(DynamoDb.layer({ tableName: table, consistentRead: false })))
         })
       )
     })
@@ -759,6 +796,14 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
             assert.deepStrictEqual(Object.keys(Item ?? {}).sort(), ["d", "e", "p", "s", "v", "w"])
           }).pipe(Effect.provide(DynamoDb.layer(options)))
         })
+      )
+
+      it.effect("with a limit of one record's data", () =>
+        Effect.gen(function* () {
+          const backend = yield* StorageBackend
+          yield* backend.put(newKey(), "1234")
+          assert.strictEqual((yield* Effect.flip(backend.put(newKey(), "12345")))._tag, "CapacityExceeded")
+        }).pipe(Effect.provide(DynamoDb.layer({ tableName, maxDataBytes: 4 })))
       )
 
       it.effect("to read and to list consistently, unless another setting is given", () =>

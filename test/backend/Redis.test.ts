@@ -1,6 +1,6 @@
 import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, layer, it as test } from "@effect/vitest"
-import { Clock, DateTime, Effect, Layer, Queue, Schema } from "effect"
+import { Clock, DateTime, Effect, Layer, Metric, Queue, Schema } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { TestClock } from "effect/testing"
 import * as Redis from "../../src/backend/Redis.ts"
@@ -129,6 +129,67 @@ describe.skipIf(url === undefined)("Redis", () => {
           })
         )
       }
+    })
+
+    describe("is set up with", () => {
+      it.effect("a limit of one record's data", () =>
+        Effect.gen(function* () {
+          const backend = yield* StorageBackend
+          yield* backend.put(newKey(), "1234")
+          assert.strictEqual((yield* Effect.flip(backend.put(newKey(), "12345")))._tag, "CapacityExceeded")
+        }).pipe(Effect.provide(Redis.layer({ keyPrefix, maxDataBytes: 4 })))
+      )
+
+      it.effect("counters of requests and conflicts, by its keyPrefix", () =>
+        Effect.gen(function* () {
+          const keyPrefix = newKeyPrefix()
+          yield* Effect.gen(function* () {
+            const backend = yield* StorageBackend
+            const key = newKey()
+            const record = yield* backend.put(key, "one")
+            yield* backend.get(key)
+            yield* backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "" }))
+            yield* Effect.flip(backend.putIfVersion(key, "two", record.version + 1))
+            yield* Effect.flip(backend.deleteIfVersion(key, record.version + 1))
+            yield* backend.delete(key)
+          }).pipe(Effect.provide(Redis.layer({ keyPrefix })))
+          const counters = (yield* Metric.snapshot).flatMap((metric) =>
+            metric.attributes?.["db.collection.name"] === keyPrefix && metric.type === "Counter"
+              ? [[metric.id, metric.attributes["db.system.name"], metric.state.count]]
+              : []
+          )
+          assert.deepStrictEqual(counters.sort(), [
+            ["effect_versioned_store.conflicts", "redis", 2],
+            ["effect_versioned_store.requests", "redis", 6]
+          ])
+        })
+      )
+    })
+
+    describe("lists", () => {
+      it.effect("large records in pages that end early", () =>
+        Effect.gen(function* () {
+          const backend = yield* StorageBackend
+          const { owner } = newKey()
+          const ids = Array.from({ length: 20 }, (_, i) => String(i).padStart(2, "0"))
+          for (const id of ids) yield* backend.put(makeUnsafe({ owner, id }), "x".repeat(300_000))
+          for (const order of ["ascending", "descending"] as const) {
+            const found: Array<string> = []
+            let cursor: string | undefined
+            do {
+              const page = yield* backend.listByPrefix(makePrefix({ owner, idPrefix: "" }), {
+                cursor,
+                order,
+                limit: 1000
+              })
+              assert.isBelow(page.records.length, ids.length)
+              found.push(...page.records.map(({ key }) => key.id))
+              cursor = page.cursor
+            } while (cursor !== undefined)
+            assert.deepStrictEqual(found, order === "ascending" ? ids : ids.toReversed())
+          }
+        })
+      )
     })
 
     describe("keeps", () => {
@@ -337,36 +398,91 @@ describe.skipIf(url === undefined)("Redis", () => {
       }).pipe(Effect.provide(layerAt(keyPrefix)))
     })
 
+    /** What an owner's page holds, where something is done before or after the first read of a hash by itself. */
+    const listWhile = (
+      keyPrefix: string,
+      owner: string,
+      {
+        after = Effect.void,
+        before = Effect.void
+      }: Partial<Record<"after" | "before", Effect.Effect<unknown, unknown>>>
+    ) =>
+      Effect.gen(function* () {
+        const redis = yield* EffectRedis.Redis
+        let reads = 0
+        const meddled = EffectRedis.Redis.of({
+          ...redis,
+          send: <A>(command: string, ...args: ReadonlyArray<string>) => {
+            const sent = redis.send<A>(command, ...args)
+            if (command !== "HMGET" || ++reads > 1) return sent
+            return Effect.andThen(
+              Effect.orDie(before),
+              Effect.tap(sent, () => Effect.orDie(after))
+            )
+          }
+        })
+        const { records } = yield* StorageBackend.use((backend) =>
+          backend.listByPrefix(makePrefix({ owner, idPrefix: "" }))
+        ).pipe(Effect.provide(Redis.layer({ keyPrefix })), Effect.provideService(EffectRedis.Redis, meddled))
+        return { records, reads }
+      })
+
     test.effect("no id whose hash is written between the page that missed it and the removal of its id", () => {
       const keyPrefix = newKeyPrefix()
       return Effect.gen(function* () {
         const backend = yield* StorageBackend
-        const redis = yield* EffectRedis.Redis
         const key = newKey()
         const expiresAt = yield* inSeconds(1000)
         yield* backend.put(key, "old", { expiresAt })
         const base = `${keyPrefix}:{${key.owner}}`
         yield* send("DEL", `${base}:record:a`)
-
-        // A page reads the hash of an id once more before it forgets that id: another client writes just after that.
-        let reads = 0
-        const overtaken = EffectRedis.Redis.of({
-          ...redis,
-          send: <A>(command: string, ...args: ReadonlyArray<string>) =>
-            Effect.tap(redis.send<A>(command, ...args), () => {
-              if (command !== "HMGET" || ++reads > 1) return Effect.void
-              return Effect.orDie(backend.put(key, "new", { expiresAt }))
-            })
-        })
-        const list = StorageBackend.use((backend) =>
-          backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "" }))
-        ).pipe(Effect.provide(Redis.layer({ keyPrefix })), Effect.provideService(EffectRedis.Redis, overtaken))
-        assert.deepStrictEqual((yield* list).records, [])
-        assert.strictEqual(reads, 1)
-        assert.deepStrictEqual((yield* list).records, [yield* backend.get(key)])
+        const after = backend.put(key, "new", { expiresAt })
+        assert.deepStrictEqual(yield* listWhile(keyPrefix, key.owner, { after }), { records: [], reads: 1 })
+        const records = [yield* backend.get(key)]
+        assert.deepStrictEqual(yield* listWhile(keyPrefix, key.owner, {}), { records, reads: 0 })
         for (const set of ["index", "expiry"]) {
           assert.deepStrictEqual(yield* send("ZRANGE", `${base}:${set}`, "0", "-1"), ["a"])
         }
+      }).pipe(Effect.provide(layerAt(keyPrefix)))
+    })
+
+    test.effect(
+      "no id of a hash that is written while a page looks for it, which lists that unless it has expired",
+      () => {
+        const keyPrefix = newKeyPrefix()
+        return Effect.gen(function* () {
+          const backend = yield* StorageBackend
+          const { owner } = newKey()
+          for (const [id, seconds] of [
+            ["live", 10],
+            ["expired", -10]
+          ] as const) {
+            const key = makeUnsafe({ owner: `${owner} ${id}`, id })
+            const base = `${keyPrefix}:{${key.owner}}`
+            yield* backend.put(key, "old")
+            yield* send("DEL", `${base}:record:${id}`)
+            const before = backend.put(key, "new", { expiresAt: yield* inSeconds(seconds) })
+            const { records } = yield* listWhile(keyPrefix, key.owner, { before })
+            assert.deepStrictEqual(
+              records.map(({ data }) => data),
+              id === "live" ? ["new"] : []
+            )
+            assert.deepStrictEqual(yield* send("ZRANGE", `${base}:index`, "0", "-1"), [id])
+          }
+        }).pipe(Effect.provide(layerAt(keyPrefix)))
+      }
+    )
+
+    test.effect("the id of a hash that Redis has dropped after its expiry, by the page itself", () => {
+      const keyPrefix = newKeyPrefix()
+      return Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        const key = newKey()
+        yield* backend.put(key, "data", { expiresAt: yield* inSeconds(10) })
+        yield* send("DEL", `${keyPrefix}:{${key.owner}}:record:a`)
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(yield* listWhile(keyPrefix, key.owner, {}), { records: [], reads: 0 })
+        assert.deepStrictEqual(yield* keysBelow(keyPrefix), [])
       }).pipe(Effect.provide(layerAt(keyPrefix)))
     })
 
