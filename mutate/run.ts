@@ -19,12 +19,20 @@ import * as RedisServer from "../examples/RedisServer.ts"
 const groups = [
   {
     name: "core",
-    mutate: ["src/*.ts", "src/{internal,update}/**/*.ts", "src/backend/InMemory.ts"],
+    mutate: ["src/*.ts", "src/internal/*.ts", "src/update/*.ts", "src/backend/InMemory.ts"],
     tests: ["test/*.test.ts", "test/internal/*.test.ts", "test/backend/InMemory*.test.ts", "test/testing/*.test.ts"]
   },
-  { name: "sqlite", mutate: ["src/backend/Sqlite.ts"], tests: ["test/backend/Sqlite*.test.ts"] },
+  {
+    name: "sqlite",
+    mutate: ["src/backend/Sqlite.ts", "src/backend/internal/!(dynamoDb|redis)*.ts"],
+    tests: ["test/backend/Sqlite*.test.ts"]
+  },
   { name: "task", mutate: ["src/task/**/*.ts"], tests: ["test/task/**/*.test.ts"] },
-  { name: "bridge", mutate: ["src/bridge/*.ts"], tests: ["test/bridge/**/*.test.ts"] },
+  {
+    name: "bridge",
+    mutate: ["src/bridge/*.ts", "src/persistence/*.ts"],
+    tests: ["test/bridge/**/*.test.ts", "test/persistence/**/*.test.ts"]
+  },
   {
     name: "dynamodb",
     mutate: ["src/backend/DynamoDb.ts", "src/backend/internal/dynamoDb*.ts"],

@@ -8,7 +8,8 @@ export default {
   testRunner: "vitest",
   // Every mutant runs with the tests that reach it, which the first run finds out, and no others.
   coverageAnalysis: "perTest",
-  vitest: { configFile: "mutate/vitest.config.ts", related: false },
+  // Processes, as in `npm test`: a test that takes on another user can not do that in a thread.
+  vitest: { configFile: "mutate/vitest.config.ts", related: false, pool: "forks" },
   ignorePatterns: ["bench", "dist", "examples/*.db*", "mutate/report"],
   // What runs once, while a module loads (a Schema, a Layer), takes a new process and every test for each mutant.
   ignoreStatic: true,
@@ -21,7 +22,7 @@ export default {
   // Stryker rewrites paths in it with an API that TypeScript 7 doesn't have. vitest reads no tsconfig here.
   tsconfigFile: "none",
   disableTypeChecks: false,
-  reporters: ["clear-text", "html", "json"],
+  reporters: ["progress", "clear-text", "html", "json"],
   htmlReporter: { fileName: `mutate/report/${group}.html` },
   jsonReporter: { fileName: `mutate/report/${group}.json` },
   // With `--incremental`, what neither the code nor the tests changed since the last such run is not tried again.
