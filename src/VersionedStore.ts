@@ -1,32 +1,29 @@
 /**
- * Records typed by a Schema, on whichever backend the Layer below provides: what applications use.
+ * Records typed by a Schema, on the backend that the Layer below provides. This is what applications use.
  *
- * Every change of a record is a compare-and-set on what was read, wrapped in a retry schedule: of any number of fibers,
- * processes and machines that change one record at once, each change is made on the outcome of the one before.
+ * Every change of a record is a compare-and-set on the record that was read, and a retry schedule wraps it. However many
+ * fibers, processes and machines change one record at once, each change is made on the outcome of the one before.
  */
 import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import { dual } from "effect/Function"
 import * as Option from "effect/Option"
-import * as Pipeable from "effect/Pipeable"
-import { hasProperty } from "effect/Predicate"
-import * as Result from "effect/Result"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
 import { backoff } from "./internal/backoff.ts"
-import { goneMeanwhile, retryConflicts } from "./internal/conflicts.ts"
 import { withoutStack } from "./internal/withoutStack.ts"
 import { type ListOptions, StorageBackend, type VersionedRecord, type WriteOptions } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
 import * as StorageKey from "./StorageKey.ts"
 import * as StoragePrefix from "./StoragePrefix.ts"
-
-const TypeId = "~effect-versioned-store/VersionedStore"
+import * as UpdateLoop from "./update/loop.ts"
 
 /**
  * The address of a record in a store. The store puts its own `idPrefix` before the id.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Key {
   readonly owner: string
@@ -34,7 +31,10 @@ export interface Key {
 }
 
 /**
- * One version of a record. `stored` is the same as the backend holds it, undecoded and under its whole id.
+ * One version of a record. `stored` is the same version as the backend holds it: not decoded, and under its whole id.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Record<out A> {
   readonly key: Key
@@ -44,60 +44,163 @@ export interface Record<out A> {
   readonly stored: VersionedRecord
 }
 
-/** How a record is updated. */
+/**
+ * How a record is updated.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface UpdateOptions {
-  /** From when on the record is absent, rounded up to a whole second. Left out, it stays as it is. */
+  /** When the record expires, rounded up to a whole second. If it is left out, the expiry stays as it is. */
   readonly expiresAt?: DateTime.Utc | "never" | undefined
-  /** How a conflict is retried in this call. */
+  /** How this call retries a conflict. */
   readonly retrySchedule?: Schedule.Schedule<unknown, StorageError.VersionConflict> | undefined
 }
 
-/** Which records are listed. */
+/**
+ * Which records are listed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface ListingOptions {
   readonly owner: string
-  /** What ids must start with, after the store's own prefix. */
+  /** What the ids must start with, after the store's own prefix. */
   readonly idPrefix?: string | undefined
   /** By the bytes of the ids' UTF-8; ascending by default. */
   readonly order?: ListOptions["order"]
 }
 
-/** One page of a listing. */
+/**
+ * One page of a listing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Page<out A> {
   readonly records: ReadonlyArray<Record<A>>
-  /** Leads to the next page. A page may be short or even empty and have one: only its absence is the end. */
+  /** Leads to the next page. A page may be short or empty and still have a cursor. You are done when there is none. */
   readonly cursor: string | undefined
 }
 
-/** What a read raises. */
+/**
+ * What a read fails with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ReadError = StorageKey.InvalidKey | Schema.SchemaError | StorageError.Backend
 
-/** What a write raises. */
+/**
+ * What a write fails with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type WriteError = ReadError | StorageError.CapacityExceeded
 
-/** What an update of a record raises. The conflict comes out when the retry schedule is spent. */
+/**
+ * What an update fails with. It fails with `VersionConflict` if the retry schedule is spent.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type UpdateError = WriteError | StorageError.RecordNotFound | StorageError.VersionConflict
 
 /**
- * A store of records of one type. Each operation is at hand as a method, and as a function of this module that takes
- * the store first or last.
+ * A store of records of one type. `RD` and `RE` are the services that its Schema needs for decoding and encoding.
+ *
+ * @category models
+ * @since 0.1.0
  */
-export interface VersionedStore<in out A, out RD = never, out RE = never> extends Pipeable.Pipeable {
-  readonly [TypeId]: typeof TypeId
-
-  /** The record as it now is. One request. */
+export interface VersionedStore<in out A, out RD = never, out RE = never> {
+  /**
+   * Reads the record as it is now. One request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   assert.strictEqual((yield* counters.get(key)).value, 1)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly get: (key: Key) => Effect.Effect<Record<A>, ReadError | StorageError.RecordNotFound, RD>
 
-  /** Writes a record where there must be none. One request. */
+  /**
+   * Writes a record if there is none, and fails with `AlreadyExists` if there is one. If the record has expired, `create`
+   * overwrites it. One request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   const error = yield* Effect.flip(counters.create(key, 1))
+   *   assert.strictEqual(error._tag, "AlreadyExists")
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly create: (
     key: Key,
     value: A,
     options?: WriteOptions
   ) => Effect.Effect<Record<A>, WriteError | StorageError.AlreadyExists, RE>
 
-  /** Writes a record whatever is there. One request. */
+  /**
+   * Writes a record, whatever is there. It takes the expiry away unless it gives one. One request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.set(key, 1)
+   *   assert.strictEqual((yield* counters.set(key, 2)).version, 2)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly set: (key: Key, value: A, options?: WriteOptions) => Effect.Effect<Record<A>, WriteError, RE>
 
-  /** Writes over exactly the record that was read, and never retries. One request. */
+  /**
+   * Writes over exactly the record that was read, and never retries. If it gives no expiry, it keeps the record's. One
+   * request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   const read = yield* counters.create(key, 1)
+   *   yield* counters.setIfVersion(read, 2)
+   *   const error = yield* Effect.flip(counters.setIfVersion(read, 3))
+   *   assert.strictEqual(error._tag, "VersionConflict")
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly setIfVersion: (
     record: Record<A>,
     value: A,
@@ -105,8 +208,24 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> extend
   ) => Effect.Effect<Record<A>, Exclude<UpdateError, StorageKey.InvalidKey>, RE>
 
   /**
-   * Changes a record: reads it, applies a function and writes it by compare-and-set, retried on a conflict with the
-   * newest record. Two requests; after a first conflict one more, after each later one two more.
+   * Reads a record, applies a function, and writes the outcome by compare-and-set. After a conflict the function runs again
+   * on the newest record. It keeps the expiry unless it gives another. Two requests; a first conflict takes one more, and
+   * each later one two more.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   assert.strictEqual((yield* counters.update(key, (n) => n + 1)).value, 2)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
    */
   readonly update: (
     key: Key,
@@ -114,56 +233,251 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> extend
     options?: UpdateOptions
   ) => Effect.Effect<Record<A>, UpdateError, RD | RE>
 
-  /** Like `update`, with a function that is an Effect and may fail. It runs again on each retry. */
+  /**
+   * Like `update`, with a function that is an Effect and may fail. The function runs again after each conflict.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   assert.strictEqual((yield* counters.updateEffect(key, (n) => Effect.succeed(n + 1))).value, 2)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly updateEffect: <E, R>(
     key: Key,
     f: (value: A) => Effect.Effect<A, E, R>,
     options?: UpdateOptions
   ) => Effect.Effect<Record<A>, UpdateError | E, RD | RE | R>
 
-  /** Like `update`, with a function that also returns something, which is the result. */
+  /**
+   * Like `update`, with a function that may decide to write nothing. If it returns None, the record stays as it is and is
+   * returned, for one request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Option, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   const half = (n: number) => (n % 2 === 0 ? Option.some(n / 2) : Option.none())
+   *   assert.strictEqual((yield* counters.updateSome(key, half)).version, 1)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
+  readonly updateSome: (
+    key: Key,
+    f: (value: A) => Option.Option<A>,
+    options?: UpdateOptions
+  ) => Effect.Effect<Record<A>, UpdateError, RD | RE>
+
+  /**
+   * Like `update`, with a function that also returns a result, which `modify` returns.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   assert.strictEqual(yield* counters.modify(key, (n) => [`was ${n}`, n + 1]), "was 1")
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly modify: <B>(
     key: Key,
     f: (value: A) => readonly [B, A],
     options?: UpdateOptions
   ) => Effect.Effect<B, UpdateError, RD | RE>
 
-  /** Like `modify`, with a function that is an Effect and may fail. It runs again on each retry. */
+  /**
+   * Like `modify`, with a function that is an Effect and may fail. The function runs again after each conflict.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   assert.strictEqual(yield* counters.modifyEffect(key, (n) => Effect.succeed([`was ${n}`, n + 1])), "was 1")
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly modifyEffect: <B, E, R>(
     key: Key,
     f: (value: A) => Effect.Effect<readonly [B, A], E, R>,
     options?: UpdateOptions
   ) => Effect.Effect<B, UpdateError | E, RD | RE | R>
 
-  /** Like `update`, and creates the record where there is none. */
+  /**
+   * Like `modify`, with a function that may decide to write nothing: if it returns None beside its result, the record stays
+   * as it is, for one request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Option, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   const take = (n: number) => [n > 0, n > 0 ? Option.some(n - 1) : Option.none()] as const
+   *   assert.strictEqual(yield* counters.modifySome(key, take), true)
+   *   assert.strictEqual(yield* counters.modifySome(key, take), false)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
+  readonly modifySome: <B>(
+    key: Key,
+    f: (value: A) => readonly [B, Option.Option<A>],
+    options?: UpdateOptions
+  ) => Effect.Effect<B, UpdateError, RD | RE>
+
+  /**
+   * Like `update`, and creates the record if there is none.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Option, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   const count = Option.match({ onNone: () => 1, onSome: (n: number) => n + 1 })
+   *   yield* counters.upsert(key, count)
+   *   assert.strictEqual((yield* counters.upsert(key, count)).value, 2)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly upsert: (
     key: Key,
     f: (value: Option.Option<A>) => A,
     options?: UpdateOptions
   ) => Effect.Effect<Record<A>, WriteError | StorageError.VersionConflict, RD | RE>
 
-  /** Removes a record whatever it holds; true where there was one. One request. */
+  /**
+   * Removes a record, whatever it holds. Returns true if there was one. One request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   assert.strictEqual(yield* counters.remove(key), true)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly remove: (key: Key) => Effect.Effect<boolean, StorageKey.InvalidKey | StorageError.Backend>
 
-  /** Removes exactly the record that was read, and never retries. One request. */
+  /**
+   * Removes exactly the record that was read, and never retries. One request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   const read = yield* counters.create(key, 1)
+   *   yield* counters.set(key, 2)
+   *   const error = yield* Effect.flip(counters.removeIfVersion(read))
+   *   assert.strictEqual(error._tag, "VersionConflict")
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly removeIfVersion: (
     record: Record<A>
   ) => Effect.Effect<void, StorageError.RecordNotFound | StorageError.VersionConflict | StorageError.Backend>
 
-  /** One page of an owner's records, in id order. */
+  /**
+   * Reads one page of an owner's records, in id order. One request, and at most three more if the page meets expired
+   * records.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   const page = yield* counters.list({ owner: "alice", limit: 10 })
+   *   assert.deepStrictEqual(page.records.map(({ value }) => value), [1])
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly list: (
     options: ListingOptions & Pick<ListOptions, "limit" | "cursor">
   ) => Effect.Effect<Page<A>, ReadError | StorageError.InvalidCursor, RD>
 
-  /** All of an owner's records, in id order, read page by page. */
+  /**
+   * Reads all of an owner's records, in id order and page by page.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema, Stream } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   const all = yield* Stream.runCollect(counters.stream({ owner: "alice" }))
+   *   assert.strictEqual(all.length, 1)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
   readonly stream: (options: ListingOptions) => Stream.Stream<Record<A>, ReadError, RD>
 }
 
 /**
- * How a conflict is retried by default: at once and from the record that the conflict carried, then exponentially from
- * 20 ms, capped at 1 s before a jitter of 20%, at most 10 times in all.
+ * How a conflict is retried by default: the first time at once and from the record that the conflict carried, then
+ * exponentially from 20 ms, capped at 1 s before a jitter of 20%, at most 10 times in all.
  *
- * The first retry never waits, whatever the schedule says; the schedule only says whether there is one.
+ * The first retry never waits, whatever the schedule says. The schedule only says whether there is one.
  *
  * @example
  * ```ts
@@ -178,25 +492,16 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> extend
  *   )
  * })
  * ```
+ *
+ * @category configuration
+ * @since 0.1.0
  */
 export const defaultRetrySchedule: Schedule.Schedule<unknown> = backoff("10 millis", 10)
 
 /**
- * Whether a value is a `VersionedStore`.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { VersionedStore } from "effect-versioned-store"
- *
- * assert.strictEqual(VersionedStore.isVersionedStore({}), false)
- * ```
- */
-export const isVersionedStore = (u: unknown): u is VersionedStore<unknown, unknown, unknown> => hasProperty(u, TypeId)
-
-/**
- * Makes a store of the records whose ids start with `idPrefix`. Values are kept as JSON; schemas with services and with
- * another encoded form work, and a record that does not decode is a `SchemaError` that names its key.
+ * Makes a store of the records whose ids start with `idPrefix`. Values are stored as JSON. A Schema may have another
+ * encoded form and may need services. If a record does not decode, reading it fails with a `SchemaError` that names its
+ * key.
  *
  * @example
  * ```ts
@@ -217,6 +522,9 @@ export const isVersionedStore = (u: unknown): u is VersionedStore<unknown, unkno
  * assert.deepStrictEqual(order.value, { total: 10, paid: true })
  * assert.strictEqual(order.version, 2)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(options: {
   readonly idPrefix: string
@@ -232,104 +540,40 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
   type Self = VersionedStore<A, RD, S["EncodingServices"]>
 
   const backend = yield* StorageBackend
-  const { idPrefix } = options
+  const { idPrefix, retrySchedule = defaultRetrySchedule, schema } = options
   const invalid = StorageKey.checkPart("idPrefix", idPrefix, StorageKey.maxIdBytes)
   if (invalid !== undefined) return yield* invalid
 
-  const json = Schema.fromJsonString(Schema.toCodecJson(options.schema))
-  const decodeJson = Schema.decodeEffect(json)
-  const encodeJson = Schema.encodeEffect(json)
+  const codec = makeCodec(idPrefix, schema)
+  const { decode, locate, write } = codec
+  const change = makeChange(backend, codec, retrySchedule)
 
-  const locate = ({ id, owner }: Key) =>
-    Effect.fromResult(StorageKey.make({ owner, id: id === "" ? "" : `${idPrefix}${id}` }))
-
-  const at = (key: StorageKey.StorageKey) =>
-    Effect.mapErrorEager(
-      (error: Schema.SchemaError) => new Schema.SchemaError(new SchemaIssue.Pointer([String(key)], error.issue))
-    )
-
-  const toRecord = (stored: VersionedRecord, value: A): Record<A> => ({
-    key: { owner: stored.key.owner, id: stored.key.id.slice(idPrefix.length) },
-    value,
-    version: stored.version,
-    expiresAt: stored.expiresAt,
-    stored
-  })
-
-  const decode = (stored: VersionedRecord): Effect.Effect<Record<A>, Schema.SchemaError, RD> =>
-    Effect.mapEager(at(stored.key)(decodeJson(stored.data)), (value) => toRecord(stored, value))
-
-  /** Encodes a value, writes it, and gives back the record as written. JSON has no lone surrogates. */
-  const write = <E>(
-    key: StorageKey.StorageKey,
-    value: A,
-    put: (data: string) => Effect.Effect<VersionedRecord, E | StorageError.InvalidData>
-  ) =>
-    at(key)(encodeJson(value)).pipe(
-      Effect.flatMapEager((data) => Effect.catchTag(put(data), "InvalidData", Effect.die)),
-      Effect.mapEager((stored) => toRecord(stored, value))
-    )
-
-  const swap = (
-    key: StorageKey.StorageKey,
-    value: A,
-    expected: VersionedRecord | undefined,
-    expiresAt: UpdateOptions["expiresAt"]
-  ) =>
-    write(key, value, (data) =>
-      backend.putIfVersion(key, data, expected ?? 0, {
-        expiresAt: expiresAt === "never" ? undefined : (expiresAt ?? expected?.expiresAt)
-      })
-    )
-
-  /** What is behind every update. `missing` says what there being no record comes to, before and at the write. */
-  const change = Effect.fnUntraced(function* <B, E1 extends StorageError.RecordNotFound, E2, R>(
+  const modifyOption = <B, E, R>(
     key: Key,
-    missing: (error: StorageError.RecordNotFound) => Effect.Effect<undefined, E1>,
-    f: (value: Option.Option<A>) => Effect.Effect<readonly [B, A], E2, R>,
-    { expiresAt, retrySchedule = options.retrySchedule ?? defaultRetrySchedule }: UpdateOptions = {}
-  ) {
-    const located = yield* locate(key)
-    return yield* retryConflicts(
-      retrySchedule,
-      Effect.fnUntraced(function* (carried) {
-        const current = carried ?? (yield* Effect.catchTag(backend.get(located), "RecordNotFound", missing))
-        const value = current === undefined ? Option.none() : Option.some((yield* decode(current)).value)
-        const [result, next] = yield* f(value)
-        return yield* swap(located, next, current, expiresAt).pipe(
-          Effect.catchTag("RecordNotFound", (error) =>
-            Effect.andThen(missing(error), Effect.fail(goneMeanwhile(located, current)))
-          ),
-          Effect.map((record) => Result.succeed({ result, record })),
-          Effect.catchIf(isConflict, (conflict) => Effect.succeed(Result.fail(conflict)))
-        )
-      })
-    )
-  })
+    f: (value: A) => Effect.Effect<readonly [B, Option.Option<A>], E, R>,
+    options: UpdateOptions | undefined
+  ) => change(key, (key) => Effect.fail(withoutStack(() => new StorageError.RecordNotFound({ key }))), f, options)
 
   const modifyEffect: Self["modifyEffect"] = (key, f, options) =>
     Effect.map(
-      change(key, Effect.fail, (value) => f(Option.getOrThrow(value)), options),
-      ({ result }) => result
+      modifyOption(key, (value) => Effect.map(f(value), ([answer, next]) => [answer, Option.some(next)]), options),
+      ([answer]) => answer
     )
 
   const updateEffect: Self["updateEffect"] = (key, f, options) =>
     Effect.map(
-      change(key, Effect.fail, (value) => Effect.map(f(Option.getOrThrow(value)), twice), options),
-      ({ record }) => record
+      modifyOption(key, (value) => Effect.map(f(value), (next) => [undefined, Option.some(next)]), options),
+      ([, record]) => record
     )
 
-  const prefixOf = ({ idPrefix: more = "", owner }: ListingOptions) =>
-    Effect.fromResult(StoragePrefix.make({ owner, idPrefix: `${idPrefix}${more}` }))
-
   const list: Self["list"] = Effect.fnUntraced(function* (options) {
-    const page = yield* backend.listByPrefix(yield* prefixOf(options), options)
+    const { idPrefix: more = "", owner } = options
+    const prefix = yield* Effect.fromResult(StoragePrefix.make({ owner, idPrefix: `${idPrefix}${more}` }))
+    const page = yield* backend.listByPrefix(prefix, options)
     return { records: yield* Effect.forEach(page.records, decode), cursor: page.cursor }
   })
 
   const self: Self = {
-    ...Pipeable.Prototype,
-    [TypeId]: TypeId,
     get: (key) => Effect.flatMap(Effect.flatMap(locate(key), backend.get), decode),
     create: (key, value, options) =>
       Effect.flatMap(locate(key), (key) =>
@@ -342,20 +586,33 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
       ),
     set: (key, value, options) =>
       Effect.flatMap(locate(key), (key) => write(key, value, (data) => backend.put(key, data, options))),
-    setIfVersion: ({ stored }, value, options) => swap(stored.key, value, stored, options?.expiresAt),
+    setIfVersion: ({ stored }, value, options) =>
+      write(stored.key, value, (data) =>
+        backend.putIfVersion(stored.key, data, stored, { expiresAt: resolveExpiry(options?.expiresAt, stored) })
+      ),
     update: (key, f, options) => updateEffect(key, (value) => Effect.succeed(f(value)), options),
     updateEffect,
+    updateSome: (key, f, options) =>
+      Effect.map(
+        modifyOption(key, (value) => Effect.succeed([undefined, f(value)]), options),
+        ([, record]) => record
+      ),
     modify: (key, f, options) => modifyEffect(key, (value) => Effect.succeed(f(value)), options),
     modifyEffect,
+    modifySome: (key, f, options) =>
+      Effect.map(
+        modifyOption(key, (value) => Effect.succeed(f(value)), options),
+        ([answer]) => answer
+      ),
     upsert: (key, f, options) =>
       Effect.map(
         change(
           key,
-          () => Effect.undefined,
-          (value) => Effect.succeed(twice(f(value))),
+          () => Effect.sync(() => [undefined, f(Option.none())]),
+          (value) => Effect.succeed([undefined, Option.some(f(Option.some(value)))]),
           options
         ),
-        ({ record }) => record
+        ([, record]) => record
       ),
     remove: (key) => Effect.flatMap(locate(key), backend.delete),
     removeIfVersion: ({ stored }) => backend.deleteIfVersion(stored.key, stored),
@@ -371,416 +628,107 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
   return self
 })
 
-const twice = <A>(value: A): readonly [A, A] => [value, value]
+// -----------------------------------------------------------------------------
 
-const isConflict = (error: unknown): error is StorageError.VersionConflict =>
-  error instanceof StorageError.VersionConflict
+type Codec<S extends Schema.Constraint> = ReturnType<typeof makeCodec<S>>
 
-const isDataFirst = (args: IArguments) => isVersionedStore(args[0])
+/** Where the records of a store are, and how they are written as JSON. */
+const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => {
+  type A = S["Type"]
+  const json = Schema.fromJsonString(Schema.toCodecJson(schema))
+  const decodeJson = Schema.decodeEffect(json)
+  const encodeJson = Schema.encodeEffect(json)
 
-/**
- * The record as it now is. One request.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual((yield* VersionedStore.get(counters, key)).value, 1)
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const get: {
-  (key: Key): <A, RD, RE>(self: VersionedStore<A, RD, RE>) => ReturnType<VersionedStore<A, RD, RE>["get"]>
-  <A, RD, RE>(self: VersionedStore<A, RD, RE>, key: Key): ReturnType<VersionedStore<A, RD, RE>["get"]>
-} = dual(
-  isDataFirst,
-  <A, RD, RE>(self: VersionedStore<A, RD, RE>, key: Key): ReturnType<VersionedStore<A, RD, RE>["get"]> => self.get(key)
-)
+  const withKeyInIssue = (key: StorageKey.StorageKey) =>
+    Effect.mapErrorEager(
+      (error: Schema.SchemaError) => new Schema.SchemaError(new SchemaIssue.Pointer([String(key)], error.issue))
+    )
 
-/**
- * Writes a record where there must be none. One request.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual((yield* Effect.flip(VersionedStore.create(counters, key, 2)))._tag, "AlreadyExists")
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const create: {
-  <A>(
-    key: Key,
-    value: A,
-    options?: WriteOptions
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => ReturnType<VersionedStore<A, RD, RE>["create"]>
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    value: A,
-    options?: WriteOptions
-  ): ReturnType<VersionedStore<A, RD, RE>["create"]>
-} = dual(
-  isDataFirst,
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    value: A,
-    options?: WriteOptions
-  ): ReturnType<VersionedStore<A, RD, RE>["create"]> => self.create(key, value, options)
-)
+  const toRecord = (stored: VersionedRecord, value: A): Record<A> => ({
+    key: { owner: stored.key.owner, id: stored.key.id.slice(idPrefix.length) },
+    value,
+    version: stored.version,
+    expiresAt: stored.expiresAt,
+    stored
+  })
+
+  const encode = (
+    key: StorageKey.StorageKey,
+    value: A
+  ): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => withKeyInIssue(key)(encodeJson(value))
+
+  return {
+    locate: ({ id, owner }: Key) =>
+      Effect.fromResult(StorageKey.make({ owner, id: id === "" ? "" : `${idPrefix}${id}` })),
+
+    toRecord,
+    encode,
+
+    decode: (stored: VersionedRecord): Effect.Effect<Record<A>, Schema.SchemaError, S["DecodingServices"]> =>
+      Effect.mapEager(withKeyInIssue(stored.key)(decodeJson(stored.data)), (value) => toRecord(stored, value)),
+
+    /** Encodes a value and writes it. Returns the record as written. JSON has no lone surrogates. */
+    write: <E>(
+      key: StorageKey.StorageKey,
+      value: A,
+      put: (data: string) => Effect.Effect<VersionedRecord, E | StorageError.InvalidData>
+    ) =>
+      encode(key, value).pipe(
+        Effect.flatMapEager((data) => Effect.catchTag(put(data), "InvalidData", Effect.die)),
+        Effect.mapEager((stored) => toRecord(stored, value))
+      )
+  }
+}
 
 /**
- * Writes a record whatever is there. One request.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual((yield* VersionedStore.set(counters, key, 5)).value, 5)
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
+ * The core of all updates: returns what the function returned beside the next value, and the record as written, or as it
+ * is if there is no next value. If there is no record, `onAbsent` says what to create, or fails.
  */
-export const set: {
-  <A>(
+const makeChange = <S extends Schema.Constraint>(
+  backend: StorageBackend["Service"],
+  { decode, encode, locate, toRecord }: Codec<S>,
+  defaultSchedule: NonNullable<UpdateOptions["retrySchedule"]>
+) => {
+  type A = S["Type"]
+  return <B, E1, E2, R>(
     key: Key,
-    value: A,
-    options?: WriteOptions
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => ReturnType<VersionedStore<A, RD, RE>["set"]>
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    value: A,
-    options?: WriteOptions
-  ): ReturnType<VersionedStore<A, RD, RE>["set"]>
-} = dual(
-  isDataFirst,
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    value: A,
-    options?: WriteOptions
-  ): ReturnType<VersionedStore<A, RD, RE>["set"]> => self.set(key, value, options)
-)
+    onAbsent: (key: StorageKey.StorageKey) => Effect.Effect<readonly [B, A], E1>,
+    onPresent: (value: A) => Effect.Effect<readonly [B, Option.Option<A>], E2, R>,
+    { expiresAt, retrySchedule = defaultSchedule }: UpdateOptions = {}
+  ) =>
+    Effect.flatMap(locate(key), (key) => {
+      const write = (beside: B, value: A, current: VersionedRecord | undefined) =>
+        Effect.map(
+          encode(key, value),
+          (data): UpdateLoop.Decision<readonly [B, Record<A>]> => ({
+            _tag: "Write",
+            data,
+            expiresAt: resolveExpiry(expiresAt, current),
+            answer: (stored) => [beside, toRecord(stored, value)]
+          })
+        )
+      const decide = Effect.fnUntraced(function* (
+        current: VersionedRecord | undefined
+      ): Effect.fn.Return<
+        UpdateLoop.Decision<readonly [B, Record<A>]>,
+        E1 | E2 | Schema.SchemaError,
+        R | S["DecodingServices"] | S["EncodingServices"]
+      > {
+        if (current === undefined) {
+          const [beside, value] = yield* onAbsent(key)
+          return yield* write(beside, value, current)
+        }
+        const record = yield* decode(current)
+        const [beside, next] = yield* onPresent(record.value)
+        return Option.isNone(next)
+          ? { _tag: "Keep", answer: [beside, record] }
+          : yield* write(beside, next.value, current)
+      })
+      return UpdateLoop.run({ backend, key, decide, retrySchedule })
+    })
+}
 
-/**
- * Writes over exactly the record that was read, and never retries. One request.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual((yield* VersionedStore.setIfVersion(counters, yield* counters.get(key), 7)).version, 2)
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const setIfVersion: {
-  <A>(
-    record: Record<A>,
-    value: A,
-    options?: Pick<UpdateOptions, "expiresAt">
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => ReturnType<VersionedStore<A, RD, RE>["setIfVersion"]>
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    record: Record<A>,
-    value: A,
-    options?: Pick<UpdateOptions, "expiresAt">
-  ): ReturnType<VersionedStore<A, RD, RE>["setIfVersion"]>
-} = dual(
-  isDataFirst,
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    record: Record<A>,
-    value: A,
-    options?: Pick<UpdateOptions, "expiresAt">
-  ): ReturnType<VersionedStore<A, RD, RE>["setIfVersion"]> => self.setIfVersion(record, value, options)
-)
-
-/**
- * Changes a record by compare-and-set, retried on a conflict with the newest record. Two requests without one.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual((yield* VersionedStore.update(counters, key, (n) => n + 1)).value, 2)
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const update: {
-  <A>(
-    key: Key,
-    f: (value: A) => A,
-    options?: UpdateOptions
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => ReturnType<VersionedStore<A, RD, RE>["update"]>
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: A) => A,
-    options?: UpdateOptions
-  ): ReturnType<VersionedStore<A, RD, RE>["update"]>
-} = dual(
-  isDataFirst,
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: A) => A,
-    options?: UpdateOptions
-  ): ReturnType<VersionedStore<A, RD, RE>["update"]> => self.update(key, f, options)
-)
-
-/**
- * Like {@link update}, with a function that is an Effect and may fail.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual((yield* VersionedStore.updateEffect(counters, key, (n) => Effect.succeed(n + 1))).value, 2)
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const updateEffect: {
-  <A, E, R>(
-    key: Key,
-    f: (value: A) => Effect.Effect<A, E, R>,
-    options?: UpdateOptions
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => Effect.Effect<Record<A>, UpdateError | E, RD | RE | R>
-  <A, RD, RE, E, R>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: A) => Effect.Effect<A, E, R>,
-    options?: UpdateOptions
-  ): Effect.Effect<Record<A>, UpdateError | E, RD | RE | R>
-} = dual(
-  isDataFirst,
-  <A, RD, RE, E, R>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: A) => Effect.Effect<A, E, R>,
-    options?: UpdateOptions
-  ): Effect.Effect<Record<A>, UpdateError | E, RD | RE | R> => self.updateEffect(key, f, options)
-)
-
-/**
- * Like {@link update}, with a function that also returns something, which is the result.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual(yield* VersionedStore.modify(counters, key, (n) => [`was ${n}`, n + 1]), "was 1")
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const modify: {
-  <A, B>(
-    key: Key,
-    f: (value: A) => readonly [B, A],
-    options?: UpdateOptions
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => Effect.Effect<B, UpdateError, RD | RE>
-  <A, RD, RE, B>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: A) => readonly [B, A],
-    options?: UpdateOptions
-  ): Effect.Effect<B, UpdateError, RD | RE>
-} = dual(
-  isDataFirst,
-  <A, RD, RE, B>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: A) => readonly [B, A],
-    options?: UpdateOptions
-  ): Effect.Effect<B, UpdateError, RD | RE> => self.modify(key, f, options)
-)
-
-/**
- * Like {@link modify}, with a function that is an Effect and may fail.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual(yield* VersionedStore.modifyEffect(counters, key, (n) => Effect.succeed([`was ${n}`, n + 1])), "was 1")
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const modifyEffect: {
-  <A, B, E, R>(
-    key: Key,
-    f: (value: A) => Effect.Effect<readonly [B, A], E, R>,
-    options?: UpdateOptions
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => Effect.Effect<B, UpdateError | E, RD | RE | R>
-  <A, RD, RE, B, E, R>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: A) => Effect.Effect<readonly [B, A], E, R>,
-    options?: UpdateOptions
-  ): Effect.Effect<B, UpdateError | E, RD | RE | R>
-} = dual(
-  isDataFirst,
-  <A, RD, RE, B, E, R>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: A) => Effect.Effect<readonly [B, A], E, R>,
-    options?: UpdateOptions
-  ): Effect.Effect<B, UpdateError | E, RD | RE | R> => self.modifyEffect(key, f, options)
-)
-
-/**
- * Like {@link update}, and creates the record where there is none.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Option, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual((yield* VersionedStore.upsert(counters, key, Option.match({ onNone: () => 1, onSome: (n) => n + 1 }))).value, 2)
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const upsert: {
-  <A>(
-    key: Key,
-    f: (value: Option.Option<A>) => A,
-    options?: UpdateOptions
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => ReturnType<VersionedStore<A, RD, RE>["upsert"]>
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: Option.Option<A>) => A,
-    options?: UpdateOptions
-  ): ReturnType<VersionedStore<A, RD, RE>["upsert"]>
-} = dual(
-  isDataFirst,
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    key: Key,
-    f: (value: Option.Option<A>) => A,
-    options?: UpdateOptions
-  ): ReturnType<VersionedStore<A, RD, RE>["upsert"]> => self.upsert(key, f, options)
-)
-
-/**
- * Removes a record whatever it holds; true where there was one. One request.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual(yield* VersionedStore.remove(counters, key), true)
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const remove: {
-  (key: Key): <A, RD, RE>(self: VersionedStore<A, RD, RE>) => ReturnType<VersionedStore<A, RD, RE>["remove"]>
-  <A, RD, RE>(self: VersionedStore<A, RD, RE>, key: Key): ReturnType<VersionedStore<A, RD, RE>["remove"]>
-} = dual(
-  isDataFirst,
-  <A, RD, RE>(self: VersionedStore<A, RD, RE>, key: Key): ReturnType<VersionedStore<A, RD, RE>["remove"]> =>
-    self.remove(key)
-)
-
-/**
- * Removes exactly the record that was read, and never retries. One request.
- *
- * @example
- * ```ts
- * import * as assert from "node:assert"
- * import { InMemory, VersionedStore } from "effect-versioned-store"
- * import { Effect, Schema } from "effect"
- *
- * const program = Effect.gen(function* () {
- *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
- *   const key = { owner: "alice", id: "visits" }
- *   yield* counters.create(key, 1)
- *   assert.strictEqual(yield* VersionedStore.removeIfVersion(counters, yield* counters.get(key)), undefined)
- * })
- * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
- * ```
- */
-export const removeIfVersion: {
-  <A>(
-    record: Record<A>
-  ): <RD, RE>(self: VersionedStore<A, RD, RE>) => ReturnType<VersionedStore<A, RD, RE>["removeIfVersion"]>
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    record: Record<A>
-  ): ReturnType<VersionedStore<A, RD, RE>["removeIfVersion"]>
-} = dual(
-  isDataFirst,
-  <A, RD, RE>(
-    self: VersionedStore<A, RD, RE>,
-    record: Record<A>
-  ): ReturnType<VersionedStore<A, RD, RE>["removeIfVersion"]> => self.removeIfVersion(record)
-)
+const resolveExpiry = (
+  expiresAt: UpdateOptions["expiresAt"],
+  current: VersionedRecord | undefined
+): DateTime.Utc | undefined => (expiresAt === "never" ? undefined : (expiresAt ?? current?.expiresAt))

@@ -173,21 +173,22 @@ describe("VersionedStore", () => {
     }).pipe(Effect.provide(InMemory.layer))
   )
 
-  it.effect("takes the store last in a pipe as well", () =>
-    Effect.gen(function* () {
-      const counters = yield* makeCounters
-      yield* counters.pipe(VersionedStore.create(key, 1))
-      yield* counters.pipe(VersionedStore.set(key, 2))
-      yield* counters.pipe(VersionedStore.update(key, (n: number) => n + 1))
-      yield* counters.pipe(VersionedStore.updateEffect(key, (n: number) => Effect.succeed(n + 1)))
-      assert.strictEqual(yield* counters.pipe(VersionedStore.modify(key, (n: number) => [n, n + 1])), 4)
-      yield* counters.pipe(VersionedStore.modifyEffect(key, (n: number) => Effect.succeed([n, n + 1])))
-      yield* counters.pipe(VersionedStore.upsert(key, (n: Option.Option<number>) => Option.getOrElse(n, () => 0) + 1))
-      const record = yield* counters.pipe(VersionedStore.get(key))
-      assert.strictEqual(record.value, 7)
-      yield* counters.pipe(VersionedStore.removeIfVersion(yield* counters.pipe(VersionedStore.setIfVersion(record, 8))))
-      assert.isFalse(yield* counters.pipe(VersionedStore.remove(key)))
-    }).pipe(Effect.provide(InMemory.layer))
+  it.effect("writes nothing if updateSome or modifySome decides so, and returns the record as it is", () =>
+    withRequests(
+      Effect.fnUntraced(function* (requests) {
+        const counters = yield* makeCounters
+        const created = yield* counters.create(key, 1)
+        const take = (n: number) => (n > 0 ? Option.some(n - 1) : Option.none())
+        assert.deepStrictEqual((yield* counters.updateSome(key, take)).version, 2)
+        assert.strictEqual(yield* counters.modifySome(key, (n) => [`has ${n}`, take(n)]), "has 0")
+        const kept = yield* counters.updateSome(key, take)
+        assert.deepStrictEqual([kept.value, kept.version], [0, 2])
+        assert.notStrictEqual(kept.stored.writeId, created.stored.writeId)
+        assert.deepStrictEqual(requests, ["swap", "read", "swap", "read", "read"])
+        const missing = { owner: "alice", id: "43" }
+        assert.strictEqual((yield* Effect.flip(counters.updateSome(missing, take)))._tag, "RecordNotFound")
+      })
+    )
   )
 })
 

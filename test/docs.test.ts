@@ -1,8 +1,9 @@
 import { execFile } from "node:child_process"
-import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
+import packageJson from "../package.json" with { type: "json" }
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, "..")
@@ -17,7 +18,10 @@ const blocks = (file: string): Array<string> => {
   return Array.from(prose.matchAll(/```ts\n(.*?)```/gs), ([, block]) => block ?? "")
 }
 
-const sources = globSync("src/**/*.ts", { cwd: root }).filter((file) => !file.includes("internal"))
+/** The sources of all entries of the package. */
+const sources = Object.values<string>(packageJson.exports).flatMap((entry) =>
+  entry.endsWith(".js") ? [entry.replace("./dist/", "src/").replace(/js$/, "ts")] : []
+)
 
 /** Plain numbers need no example, and the reasons of `Backend` share the one of `Reason`. */
 const isSelfEvident = (declaration: string) => /= [\d.* ]+$|Number\.MAX_SAFE|reasonFields/m.test(declaration)

@@ -46,6 +46,8 @@ describe("error channels", () => {
     >()
     expectTypeOf<ErrorOf<Orders["update"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
     expectTypeOf<ErrorOf<Orders["modify"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
+    expectTypeOf<ErrorOf<Orders["updateSome"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
+    expectTypeOf<ErrorOf<Orders["modifySome"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
     expectTypeOf<ErrorOf<Orders["upsert"]>>().toEqualTypeOf<Write | VersionConflict>()
     expectTypeOf<ErrorOf<Orders["remove"]>>().toEqualTypeOf<InvalidKey | Backend>()
     expectTypeOf<ErrorOf<Orders["removeIfVersion"]>>().toEqualTypeOf<RecordNotFound | VersionConflict | Backend>()
