@@ -3,7 +3,8 @@
  * `effect-versioned-store/StorageContract`.
  */
 export * as InMemory from "./backend/InMemory.ts"
-export * as Bridge from "./bridge/Bridge.ts"
+export * as StorageKeyValueStore from "./persistence/StorageKeyValueStore.ts"
+export * as StoragePersistence from "./persistence/StoragePersistence.ts"
 export * as StorageBackend from "./StorageBackend.ts"
 export * as StorageError from "./StorageError.ts"
 export * as StorageKey from "./StorageKey.ts"

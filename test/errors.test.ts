@@ -2,7 +2,8 @@ import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Layer, Logger, Schedule, Schema } from "effect"
 import { KeyValueStore, Persistence } from "effect/persistence"
-import * as Bridge from "../src/bridge/Bridge.ts"
+import * as StorageKeyValueStore from "../src/persistence/StorageKeyValueStore.ts"
+import * as StoragePersistence from "../src/persistence/StoragePersistence.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
 import * as StorageError from "../src/StorageError.ts"
 import { InvalidKey, makeUnsafe } from "../src/StorageKey.ts"
@@ -112,8 +113,8 @@ const provoked = Effect.gen(function* () {
 })
 
 const layer = Layer.mergeAll(
-  Bridge.layerKeyValueStore({ owner: "alice" }),
-  Bridge.layerBackingPersistence({ owner: "alice" }),
+  StorageKeyValueStore.layer({ owner: "alice" }),
+  StoragePersistence.layer({ owner: "alice" }),
   TaskStore.layer
 ).pipe(Layer.provideMerge(layerPlantable()))
 

@@ -5,7 +5,7 @@
 import { Effect, Layer } from "effect"
 import { KeyValueStore } from "effect/persistence"
 import * as Sqlite from "../../src/backend/Sqlite.ts"
-import * as Bridge from "../../src/bridge/Bridge.ts"
+import * as StorageKeyValueStore from "../../src/persistence/StorageKeyValueStore.ts"
 
 const [filename = "", owner = "", fibers, processes, how] = process.argv.slice(2)
 
@@ -22,6 +22,6 @@ const program = Effect.gen(function* () {
   )
 })
 
-const layer = Bridge.layerKeyValueStore({ owner }).pipe(Layer.provide(Sqlite.layer({ filename })))
+const layer = StorageKeyValueStore.layer({ owner }).pipe(Layer.provide(Sqlite.layer({ filename })))
 
 await Effect.runPromise(Effect.provide(program, layer))

@@ -1,0 +1,67 @@
+import { Effect, Layer } from "effect"
+import * as InMemory from "../../src/backend/InMemory.ts"
+import { make as makeBackend, type Primitives, StorageBackend } from "../../src/StorageBackend.ts"
+import { backend as backendError } from "../../src/StorageError.ts"
+import { makeUnsafe } from "../../src/StorageKey.ts"
+import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+
+export const newOwner = () => `owner-${crypto.randomUUID()}`
+
+/** A memory backend whose primitives are counted, and yield to other fibers. */
+export const counting = () => {
+  const requests: Array<string> = []
+  const { primitives } = InMemory.makeEngine()
+  let [running, mostRunning] = [0, 0]
+  const counted =
+    <Args extends ReadonlyArray<unknown>, A, E>(name: string, primitive: (...args: Args) => Effect.Effect<A, E>) =>
+    (...args: Args) =>
+      Effect.suspend(() => {
+        requests.push(name)
+        mostRunning = Math.max(mostRunning, ++running)
+        return Effect.andThen(
+          Effect.yieldNow,
+          Effect.suspend(() => primitive(...args))
+        ).pipe(Effect.ensuring(Effect.sync(() => running--)))
+      })
+  const service = makeBackend({
+    ...primitives,
+    read: counted("read", primitives.read),
+    put: counted("put", primitives.put),
+    swap: counted("swap", primitives.swap),
+    remove: counted("remove", primitives.remove),
+    list: counted("list", primitives.list)
+  })
+  return {
+    storage: Layer.succeed(StorageBackend, service),
+    service,
+    mostRunning: () => mostRunning,
+    /** The requests since they were last asked for. */
+    taken: () => requests.splice(0)
+  }
+}
+
+/** A backend of which every request fails. */
+export const failing = (() => {
+  const fail = () =>
+    Effect.fail(backendError({ reason: "Misconfigured", outcome: "not-applied", description: "no table" }))
+  const primitives: Primitives = { read: fail, put: fail, swap: fail, remove: fail, list: fail, cleanup: fail }
+  return Layer.succeed(StorageBackend, makeBackend(primitives))
+})()
+
+export const stored = (owner: string, id: string) =>
+  StorageBackend.use((backend) => backend.get(makeUnsafe({ owner, id }))).pipe(Effect.map(({ data }) => data))
+
+export const storedIds = (owner: string) =>
+  StorageBackend.use((backend) => backend.listByPrefix(makePrefix({ owner, idPrefix: "" }))).pipe(
+    Effect.map(({ records }) => records.map(({ key }) => key.id))
+  )
+
+/** The id that the empty key has. */
+export const hashOfEmpty = "#12ae32cb1ec02d01eda3581b127c1fee3b0dc53572ed6baf239721a03d82e126"
+
+/** Keys that an id can be, that one can't, and that could be taken for each other. */
+export const keys = [
+  ...["", "a", "ab", "a/b", "a:b", "%", "!", "é", "\u{1f600}", "\ufffd", "__proto__", "constructor", " "],
+  ...["\0", "a\0", "a\0b", "\ud83d", "\ude00", "\ud83dx", "#", "##", "#a", hashOfEmpty],
+  ...["x".repeat(508), "x".repeat(509), "x".repeat(512), "x".repeat(513), "é".repeat(300), "x".repeat(10_000)]
+]
