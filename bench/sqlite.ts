@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Effect } from "effect"
-import * as Sqlite from "../src/backend/Sqlite.ts"
+import * as Sqlite from "../src/engine/Sqlite.ts"
 import { StorageBackend, StorageKey } from "../src/index.ts"
 
 const rounds = 40

@@ -5,7 +5,7 @@
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb"
 import { Console, Effect, Layer } from "effect"
 import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
-import * as DynamoDb from "../src/backend/DynamoDb.ts"
+import * as DynamoDb from "../src/engine/DynamoDb.ts"
 import { TaskStore } from "../src/index.ts"
 
 const ownerId = "alice"

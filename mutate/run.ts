@@ -19,30 +19,33 @@ import * as RedisServer from "../examples/RedisServer.ts"
 const groups = [
   {
     name: "core",
-    mutate: ["src/*.ts", "src/internal/*.ts", "src/update/*.ts", "src/backend/InMemory.ts"],
-    tests: ["test/*.test.ts", "test/internal/*.test.ts", "test/backend/InMemory*.test.ts", "test/testing/*.test.ts"]
+    mutate: [
+      "src/*.ts",
+      "src/internal/*.ts",
+      "src/update/*.ts",
+      "src/engine/InMemory.ts",
+      "src/engine/internal/{attempts,cursor,telemetry}.ts",
+      "src/engine/internal/inmemory/*.ts"
+    ],
+    tests: ["test/*.test.ts", "test/internal/*.test.ts", "test/engine/InMemory*.test.ts", "test/testing/*.test.ts"]
   },
   {
     name: "sqlite",
-    mutate: ["src/backend/Sqlite.ts", "src/backend/internal/!(dynamoDb|redis)*.ts"],
-    tests: ["test/backend/Sqlite*.test.ts"]
+    mutate: ["src/engine/Sqlite.ts", "src/engine/internal/{failure,safeCause}.ts", "src/engine/internal/sqlite/*.ts"],
+    tests: ["test/engine/Sqlite*.test.ts"]
   },
   { name: "task", mutate: ["src/task/**/*.ts"], tests: ["test/task/**/*.test.ts"] },
-  {
-    name: "bridge",
-    mutate: ["src/bridge/*.ts", "src/persistence/*.ts"],
-    tests: ["test/bridge/**/*.test.ts", "test/persistence/**/*.test.ts"]
-  },
+  { name: "persistence", mutate: ["src/persistence/**/*.ts"], tests: ["test/persistence/**/*.test.ts"] },
   {
     name: "dynamodb",
-    mutate: ["src/backend/DynamoDb.ts", "src/backend/internal/dynamoDb*.ts"],
-    tests: ["test/backend/DynamoDb*.test.ts"],
+    mutate: ["src/engine/DynamoDb.ts", "src/engine/internal/dynamodb/*.ts"],
+    tests: ["test/engine/DynamoDb*.test.ts"],
     engine: { start: DynamoDbLocal.start, variable: "DYNAMODB_ENDPOINT" }
   },
   {
     name: "redis",
-    mutate: ["src/backend/Redis*.ts", "src/backend/internal/redis*.ts"],
-    tests: ["test/backend/Redis*.test.ts"],
+    mutate: ["src/engine/Redis.ts", "src/engine/internal/redis/*.ts", "src/redis/*.ts"],
+    tests: ["test/engine/Redis*.test.ts"],
     engine: { start: RedisServer.start, variable: "REDIS_URL" }
   }
 ]

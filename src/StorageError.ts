@@ -3,8 +3,8 @@
  * of the operations that can raise it.
  */
 import * as Schema from "effect/Schema"
-import type { VersionedRecord } from "./StorageBackend.ts"
 import { StorageKey } from "./StorageKey.ts"
+import type { VersionedRecord } from "./VersionedRecord.ts"
 
 /**
  * There is no live record at the key: none was written, or it was deleted, or it has expired.
@@ -352,12 +352,12 @@ export const isTransient = (reason: Reason["_tag"]): boolean =>
  * import { StorageError } from "effect-versioned-store"
  *
  * const description = "the server closed the connection before it answered"
- * const error = StorageError.backend({ reason: "Unavailable", outcome: "unknown", description })
+ * const error = StorageError.makeBackend({ reason: "Unavailable", outcome: "unknown", description })
  * assert.strictEqual(error.reason._tag, "Unavailable")
  * assert.strictEqual(error.isRetryable, false)
  * ```
  */
-export const backend = (options: {
+export const makeBackend = (options: {
   readonly reason: Reason["_tag"]
   readonly outcome: Backend["outcome"]
   readonly description: string

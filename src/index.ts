@@ -2,7 +2,8 @@
  * Everything that needs no optional dependency. The engines that need one are at their own entries, such as
  * `effect-versioned-store/StorageContract`.
  */
-export * as InMemory from "./backend/InMemory.ts"
+export * as Engine from "./Engine.ts"
+export * as InMemory from "./engine/InMemory.ts"
 export * as StorageKeyValueStore from "./persistence/StorageKeyValueStore.ts"
 export * as StoragePersistence from "./persistence/StoragePersistence.ts"
 export * as StorageBackend from "./StorageBackend.ts"

@@ -1,15 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
-import * as InMemory from "../src/backend/InMemory.ts"
-import {
-  isAsExpected,
-  isExpired,
-  make,
-  maxVersion,
-  type Primitives,
-  type StorageBackend,
-  type StoredRecord
-} from "../src/StorageBackend.ts"
+import { type Engine, type Expectation, isAsExpected, isExpired, make, type StoredRecord } from "../src/Engine.ts"
+import { makeEngine } from "../src/engine/internal/inmemory/requests.ts"
+import { maxVersion, type StorageBackend } from "../src/StorageBackend.ts"
 import * as StorageError from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../src/StoragePrefix.ts"
@@ -17,11 +10,11 @@ import { makeUnsafe as makePrefix } from "../src/StoragePrefix.ts"
 const key = makeUnsafe({ owner: "alice", id: "a" })
 const prefix = makePrefix({ owner: "alice", idPrefix: "" })
 
-/** A backend on a memory engine some of whose primitives are changed, and the engine. */
-const changed = (change: (primitives: Primitives) => Partial<Primitives>) => {
-  const engine = InMemory.makeEngine()
+/** A backend on a memory engine some of whose engine are changed, and the engine. */
+const changed = (change: (engine: Engine) => Partial<Engine>) => {
+  const engine = makeEngine()
   const backend = make(
-    { ...engine.primitives, ...change(engine.primitives) },
+    { ...engine.engine, ...change(engine.engine) },
     { retrySchedule: Schedule.recurs(0), maxDataBytes: 100 }
   )
   return { backend, plant: engine.plant }
@@ -32,7 +25,7 @@ describe("an error of the engine", () => {
     Effect.gen(function* () {
       for (const outcome of ["not-applied", "unknown"] as const) {
         const fail = () =>
-          Effect.fail(StorageError.backend({ reason: "Unauthorized", outcome, description: "told to fail" }))
+          Effect.fail(StorageError.makeBackend({ reason: "Unauthorized", outcome, description: "told to fail" }))
         const { backend } = changed(() => ({
           read: fail,
           put: fail,
@@ -61,9 +54,11 @@ describe("an error of the engine", () => {
   it.effect("names the write after which another's record was found", () =>
     Effect.gen(function* () {
       const lost = () =>
-        Effect.fail(StorageError.backend({ reason: "Timeout", outcome: "unknown", description: "told to time out" }))
+        Effect.fail(
+          StorageError.makeBackend({ reason: "Timeout", outcome: "unknown", description: "told to time out" })
+        )
       const { backend, plant } = changed(() => ({ put: lost, swap: lost }))
-      plant(key, { data: "theirs", version: 1, writeId: "theirs", expiresAt: undefined })
+      plant(key, { data: "theirs", version: 1, writeId: "theirs", expiresAtSeconds: undefined })
       for (const [name, write] of [
         ["put", backend.put(key, "ours")],
         ["putIfVersion", backend.putIfVersion(key, "ours", 1)]
@@ -77,13 +72,13 @@ describe("an error of the engine", () => {
   it.effect("names the removal that was refused after its answer was lost", () =>
     Effect.gen(function* () {
       let requests = 0
-      const { primitives } = InMemory.makeEngine()
-      const lost = StorageError.backend({ reason: "Timeout", outcome: "unknown", description: "told to time out" })
-      const remove: Primitives["remove"] = (...args) =>
-        Effect.flatMap(primitives.remove(...args), (answer) =>
+      const { engine } = makeEngine()
+      const lost = StorageError.makeBackend({ reason: "Timeout", outcome: "unknown", description: "told to time out" })
+      const remove: Engine["remove"] = (...args) =>
+        Effect.flatMap(engine.remove(...args), (answer) =>
           requests++ === 0 ? Effect.fail(lost) : Effect.succeed(answer)
         )
-      const backend = make({ ...primitives, remove }, { retrySchedule: Schedule.recurs(1) })
+      const backend = make({ ...engine, remove }, { retrySchedule: Schedule.recurs(1) })
       const record = yield* backend.put(key, "one")
       const error = yield* Effect.flip(backend.deleteIfVersion(key, record))
       assert.isTrue(error._tag === "Backend" && error.operation === "deleteIfVersion" && error.outcome === "unknown")
@@ -110,8 +105,8 @@ describe("before anything is sent", () => {
 
   it.effect("a write past the last version is refused, and says what the version would be", () =>
     Effect.gen(function* () {
-      const { backend, plant } = unreachable()
-      plant(key, { data: "one", version: maxVersion, writeId: "w", expiresAt: undefined })
+      const { backend, plant } = changed(() => ({}))
+      plant(key, { data: "one", version: maxVersion, writeId: "w", expiresAtSeconds: undefined })
       const error = yield* Effect.flip(backend.putIfVersion(key, "two", maxVersion))
       assert.strictEqual(error._tag, "CapacityExceeded")
       if (error._tag !== "CapacityExceeded") return
@@ -120,15 +115,15 @@ describe("before anything is sent", () => {
   )
 
   it("a limit that would never hold is refused under its name", () => {
-    const { primitives } = InMemory.makeEngine()
-    assert.throws(() => make(primitives, { maxDataBytes: Number.NaN }), /^maxDataBytes must be/)
-    assert.throws(() => InMemory.makeEngine({ maxBytes: -1 }), /^maxBytes must be/)
-    assert.throws(() => InMemory.makeEngine({ maxRecords: Number.NaN }), /^maxRecords must be/)
+    const { engine } = makeEngine()
+    assert.throws(() => make(engine, { maxDataBytes: Number.NaN }), /^maxDataBytes must be/)
+    assert.throws(() => makeEngine({ maxBytes: -1 }), /^maxBytes must be/)
+    assert.throws(() => makeEngine({ maxRecords: Number.NaN }), /^maxRecords must be/)
   })
 })
 
 describe("a page", () => {
-  const record = (id: string) => ({ id, data: "data", version: 1, writeId: "w", expiresAt: undefined })
+  const record = (id: string) => ({ id, data: "data", version: 1, writeId: "w", expiresAtSeconds: undefined })
 
   it.effect("takes at most four requests, and then goes on by a cursor", () =>
     Effect.gen(function* () {
@@ -167,33 +162,32 @@ describe("a page", () => {
 })
 
 describe("isAsExpected", () => {
-  const stored: StoredRecord = { data: "data", version: 2, writeId: "w", expiresAt: 10 }
-  const holds = (current: StoredRecord, change: Partial<Omit<StoredRecord, "expiresAt">>, now = 9) =>
-    isAsExpected(current, { ...stored, ...change, key, expiresAt: undefined }, now)
+  const stored: StoredRecord = { data: "data", version: 2, writeId: "w", expiresAtSeconds: 10 }
+  const foreign = { ...stored, writeId: undefined }
 
-  it("compares a record by its version and its write, whatever its data", () => {
-    assert.isTrue(holds(stored, {}))
-    assert.isTrue(holds(stored, { data: "other" }))
-    assert.isFalse(holds(stored, { version: 1 }))
-    assert.isFalse(holds(stored, { writeId: "other" }))
-    assert.isFalse(holds(stored, { writeId: undefined }))
-    assert.isFalse(holds({ ...stored, writeId: undefined }, {}))
-  })
-
-  it("compares a record without a write by its version and its data", () => {
-    const foreign = { ...stored, writeId: undefined }
-    assert.isTrue(holds(foreign, { writeId: undefined }))
-    assert.isFalse(holds(foreign, { writeId: undefined, data: "other" }))
-    assert.isFalse(holds(foreign, { writeId: undefined, version: 1 }))
+  it("compares by the version alone, by the version and the write, or by the version and the data", () => {
+    const holds = (current: StoredRecord, expectation: Expectation) => isAsExpected(current, expectation, 9)
+    assert.isTrue(holds(stored, { _tag: "Version", version: 2 }))
+    assert.isFalse(holds(stored, { _tag: "Version", version: 1 }))
+    assert.isTrue(holds(stored, { _tag: "Write", version: 2, writeId: "w" }))
+    assert.isFalse(holds(stored, { _tag: "Write", version: 1, writeId: "w" }))
+    assert.isFalse(holds(stored, { _tag: "Write", version: 2, writeId: "other" }))
+    assert.isFalse(holds(foreign, { _tag: "Write", version: 2, writeId: "w" }))
+    assert.isTrue(holds(foreign, { _tag: "Data", version: 2, data: "data" }))
+    assert.isFalse(holds(foreign, { _tag: "Data", version: 1, data: "data" }))
+    assert.isFalse(holds(foreign, { _tag: "Data", version: 2, data: "other" }))
+    assert.isFalse(holds(stored, { _tag: "Data", version: 2, data: "data" }))
   })
 
   it("takes an expired record for none", () => {
     assert.isTrue(isExpired(stored, 10))
     assert.isFalse(isExpired(stored, 9))
-    assert.isFalse(holds(stored, {}, 10))
-    assert.isTrue(isAsExpected(stored, 0, 10))
-    assert.isFalse(isAsExpected(stored, 0, 9))
-    assert.isTrue(isAsExpected(stored, 2, 9))
-    assert.isFalse(isAsExpected(stored, 2, 10))
+    assert.isTrue(isAsExpected(stored, { _tag: "Absent" }, 10))
+    assert.isFalse(isAsExpected(stored, { _tag: "Absent" }, 9))
+    assert.isTrue(isAsExpected(undefined, { _tag: "Absent" }, 9))
+    assert.isTrue(isAsExpected(stored, { _tag: "Version", version: 2 }, 9))
+    assert.isFalse(isAsExpected(stored, { _tag: "Version", version: 2 }, 10))
+    assert.isFalse(isAsExpected(stored, { _tag: "Write", version: 2, writeId: "w" }, 10))
+    assert.isFalse(isAsExpected(undefined, { _tag: "Version", version: 2 }, 9))
   })
 })

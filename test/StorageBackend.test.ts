@@ -1,15 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, DateTime, Effect, Fiber, Layer, Logger, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import * as InMemory from "../src/backend/InMemory.ts"
-import {
-  defaultRetrySchedule,
-  layerCleanup,
-  make,
-  type Primitives,
-  StorageBackend,
-  type VersionedRecord
-} from "../src/StorageBackend.ts"
+import { type Engine, make } from "../src/Engine.ts"
+import { makeEngine } from "../src/engine/internal/inmemory/requests.ts"
+import { defaultRetrySchedule, layerCleanup, StorageBackend, type VersionedRecord } from "../src/StorageBackend.ts"
 import * as StorageError from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../src/StoragePrefix.ts"
@@ -22,15 +16,15 @@ import { makeUnsafe as makePrefix } from "../src/StoragePrefix.ts"
 type Fault = "ok" | "lost" | "dropped" | "throttled" | "denied" | Effect.Effect<unknown, unknown>
 
 const fault = (reason: StorageError.Reason["_tag"], outcome: StorageError.Backend["outcome"]) =>
-  StorageError.backend({ reason, outcome, description: `told to be ${reason}` })
+  StorageError.makeBackend({ reason, outcome, description: `told to be ${reason}` })
 
 /** An engine whose attempts go wrong as a script says, and an undisturbed client of the same engine. */
 const faulty = (script: ReadonlyArray<Fault>, retrySchedule: Schedule.Schedule<unknown> = Schedule.recurs(10)) => {
-  const { primitives } = InMemory.makeEngine()
-  const attempts: Array<keyof Primitives> = []
+  const { engine } = makeEngine()
+  const attempts: Array<keyof Engine> = []
   const wrap =
     <Args extends ReadonlyArray<unknown>, A>(
-      name: keyof Primitives,
+      name: keyof Engine,
       f: (...args: Args) => Effect.Effect<A, StorageError.Backend>
     ) =>
     (...args: Args): Effect.Effect<A, StorageError.Backend> =>
@@ -57,16 +51,16 @@ const faulty = (script: ReadonlyArray<Fault>, retrySchedule: Schedule.Schedule<u
       })
   const backend = make(
     {
-      read: wrap("read", primitives.read),
-      put: wrap("put", primitives.put),
-      swap: wrap("swap", primitives.swap),
-      remove: wrap("remove", primitives.remove),
-      list: wrap("list", primitives.list),
-      cleanup: wrap("cleanup", primitives.cleanup)
+      read: wrap("read", engine.read),
+      put: wrap("put", engine.put),
+      swap: wrap("swap", engine.swap),
+      remove: wrap("remove", engine.remove),
+      list: wrap("list", engine.list),
+      cleanup: wrap("cleanup", engine.cleanup)
     },
     { retrySchedule }
   )
-  return { backend, other: make(primitives), attempts }
+  return { backend, other: make(engine), attempts }
 }
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
@@ -467,12 +461,12 @@ describe("StorageBackend.layerCleanup", () => {
       const logged: Array<unknown> = []
       let runs = 0
       const counted = Layer.sync(StorageBackend)(() => {
-        const { primitives } = InMemory.makeEngine()
+        const { engine } = makeEngine()
         return make({
-          ...primitives,
+          ...engine,
           cleanup: (now) =>
             Effect.suspend(() =>
-              ++runs === 2 ? Effect.fail(fault("Unauthorized", "not-applied")) : primitives.cleanup(now)
+              ++runs === 2 ? Effect.fail(fault("Unauthorized", "not-applied")) : engine.cleanup(now)
             )
         })
       })

@@ -55,7 +55,7 @@ describe("StorageError.backend", () => {
   it("may be called again only if the fault passes and nothing was applied", () => {
     for (const reason of reasons) {
       for (const outcome of ["not-applied", "unknown"] as const) {
-        const error = StorageError.backend({ reason, outcome, description: "the disk is gone" })
+        const error = StorageError.makeBackend({ reason, outcome, description: "the disk is gone" })
         assert.strictEqual(error.reason._tag, reason)
         assert.strictEqual(error.reason.message, "the disk is gone")
         assert.strictEqual(error.isRetryable, transient.includes(reason) && outcome === "not-applied")
@@ -66,7 +66,7 @@ describe("StorageError.backend", () => {
 
   it("says to read the record only if the outcome is unknown", () => {
     const messageOf = (outcome: StorageError.Backend["outcome"], operation?: string) =>
-      StorageError.backend({ reason: "Timeout", outcome, operation, description: "no answer" }).message
+      StorageError.makeBackend({ reason: "Timeout", outcome, operation, description: "no answer" }).message
     assert.strictEqual(messageOf("not-applied", "put"), "put failed: no answer")
     assert.strictEqual(messageOf("not-applied"), "storage failed: no answer")
     assert.match(messageOf("unknown", "put"), /^put failed: no answer\. .*read the record/)

@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, DateTime, Effect, Fiber, Option, Schedule, Schema, SchemaGetter, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import * as InMemory from "../src/backend/InMemory.ts"
-import { make as makeBackend, type Primitives, StorageBackend } from "../src/StorageBackend.ts"
+import { type Engine, make as makeBackend } from "../src/Engine.ts"
+import * as InMemory from "../src/engine/InMemory.ts"
+import { makeEngine } from "../src/engine/internal/inmemory/requests.ts"
+import { StorageBackend } from "../src/StorageBackend.ts"
 import { VersionConflict } from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import * as VersionedStore from "../src/VersionedStore.ts"
@@ -15,29 +17,31 @@ const key = { owner: "alice", id: "42" }
 const makeOrders = VersionedStore.make({ idPrefix: "order/", schema: Order })
 const makeCounters = VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
 
-/** Runs an Effect on a memory backend whose primitives are counted, with something done before each swap. */
+/** Runs an Effect on a memory backend whose requests are counted, with something done before each swap. */
 const withRequests = <A, E, R>(
-  effect: (requests: Array<keyof Primitives>, other: StorageBackend["Service"]) => Effect.Effect<A, E, R>,
+  effect: (requests: Array<keyof Engine>, other: StorageBackend["Service"]) => Effect.Effect<A, E, R>,
   beforeSwap: (swaps: number, other: StorageBackend["Service"]) => Effect.Effect<unknown, unknown> = () => Effect.void
 ) => {
-  const requests: Array<keyof Primitives> = []
-  const { primitives } = InMemory.makeEngine()
-  const other = makeBackend(primitives)
+  const requests: Array<keyof Engine> = []
+  const { engine } = makeEngine()
+  const other = makeBackend(engine)
   let swaps = 0
   const backend = makeBackend({
-    ...primitives,
+    ...engine,
     read: (key) => {
       requests.push("read")
-      return primitives.read(key)
+      return engine.read(key)
     },
-    put: (key, write) => {
+    put: (key, write, nowSeconds) => {
       requests.push("put")
-      return primitives.put(key, write)
+      return engine.put(key, write, nowSeconds)
     },
-    swap: (key, write, expected) =>
+    swap: (key, write, expectation, nowSeconds) =>
       Effect.suspend(() => {
         requests.push("swap")
-        return Effect.flatMap(Effect.orDie(beforeSwap(++swaps, other)), () => primitives.swap(key, write, expected))
+        return Effect.flatMap(Effect.orDie(beforeSwap(++swaps, other)), () =>
+          engine.swap(key, write, expectation, nowSeconds)
+        )
       })
   })
   return Effect.provideService(effect(requests, other), StorageBackend, backend)
@@ -361,17 +365,19 @@ describe("VersionedStore.upsert", () => {
     )
   )
 
-  it.effect("tells of a removal meanwhile as a conflict with no record, where it may not retry", () =>
-    withRequests(
-      Effect.fnUntraced(function* () {
-        const counters = yield* makeCounters
-        yield* counters.set(key, 7)
-        const error = yield* Effect.flip(counters.upsert(key, count, { retrySchedule: Schedule.recurs(0) }))
-        assert.ok(error._tag === "VersionConflict")
-        assert.deepStrictEqual([error.expected, error.actual, error.current], [1, 0, undefined])
-      }),
-      (_, other) => other.delete(stored)
-    )
+  it.effect(
+    "creates a record anew without a retry of the schedule or a read, since there is nothing to conflict with",
+    () =>
+      withRequests(
+        Effect.fnUntraced(function* (requests) {
+          const counters = yield* makeCounters
+          yield* counters.set(key, 7)
+          const record = yield* counters.upsert(key, count, { retrySchedule: Schedule.recurs(0) })
+          assert.deepStrictEqual([record.value, record.version], [1, 1])
+          assert.deepStrictEqual(requests, ["put", "read", "swap", "swap"])
+        }),
+        (swaps, other) => (swaps === 1 ? other.delete(stored) : Effect.void)
+      )
   )
 })
 
@@ -402,7 +408,8 @@ describe("VersionedStore, from many fibers", () => {
   it.live("and lose some on a backend that ignores the version", () =>
     Effect.gen(function* () {
       const broken = layerPlantable(({ put, swap }) => ({
-        swap: (key, write, expected) => (expected === 0 ? swap(key, write, expected) : put(key, write))
+        swap: (key, write, expectation, nowSeconds) =>
+          expectation._tag === "Absent" ? swap(key, write, expectation, nowSeconds) : put(key, write, nowSeconds)
       }))
       assert.isBelow(yield* Effect.provide(increments(64, 1000), broken), 64_000)
     })
@@ -412,7 +419,8 @@ describe("VersionedStore, from many fibers", () => {
     Effect.gen(function* () {
       const yielding = layerPlantable(({ read, swap }) => ({
         read: (key) => Effect.flatMap(Effect.yieldNow, () => read(key)),
-        swap: (key, write, expected) => Effect.flatMap(Effect.yieldNow, () => swap(key, write, expected))
+        swap: (key, write, expectation, nowSeconds) =>
+          Effect.flatMap(Effect.yieldNow, () => swap(key, write, expectation, nowSeconds))
       }))
       assert.strictEqual(yield* Effect.provide(increments(16, 20, Schedule.forever), yielding), 320)
     })

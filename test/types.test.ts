@@ -1,6 +1,6 @@
 import { describe, expectTypeOf, it } from "@effect/vitest"
 import type { Effect, Layer, Option, Schema, Stream } from "effect"
-import type * as InMemory from "../src/backend/InMemory.ts"
+import type * as InMemory from "../src/engine/InMemory.ts"
 import type * as StorageBackend from "../src/StorageBackend.ts"
 import type {
   AlreadyExists,

@@ -23,8 +23,9 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
-import * as Cursor from "../internal/cursor.ts"
-import { defaultMaxDataBytes, maxVersion, StorageBackend, type StoredRecord } from "../StorageBackend.ts"
+import type { StoredRecord } from "../Engine.ts"
+import * as Cursor from "../engine/internal/cursor.ts"
+import { defaultMaxDataBytes, maxVersion, StorageBackend } from "../StorageBackend.ts"
 import type * as StorageKey from "../StorageKey.ts"
 import * as History from "./internal/history.ts"
 import * as Model from "./internal/model.ts"
@@ -272,7 +273,7 @@ export const cases = <R, RIn>(
     "no write goes past the last safe version",
     Effect.fnUntraced(function* (backend, plant, owner) {
       const key = keyOf(owner, "a")
-      yield* plant(key, { data: "old", version: maxVersion - 1, writeId: undefined, expiresAt: undefined })
+      yield* plant(key, { data: "old", version: maxVersion - 1, writeId: undefined, expiresAtSeconds: undefined })
       const last = yield* backend.putIfVersion(key, "last", yield* backend.get(key))
       assert.strictEqual(last.version, maxVersion)
       for (const write of [
@@ -294,8 +295,8 @@ export const cases = <R, RIn>(
     "no write goes past the last safe version of an expired record that the engine still holds",
     Effect.fnUntraced(function* (backend, plant, owner) {
       const key = keyOf(owner, "a")
-      const expiresAt = Math.floor((yield* Clock.currentTimeMillis) / 1000) - 1
-      yield* plant(key, { data: "old", version: maxVersion, writeId: undefined, expiresAt })
+      const expiresAtSeconds = Math.floor((yield* Clock.currentTimeMillis) / 1000) - 1
+      yield* plant(key, { data: "old", version: maxVersion, writeId: undefined, expiresAtSeconds })
       for (const write of [backend.putIfVersion(key, "more", 0), backend.put(key, "more")]) {
         assert.strictEqual((yield* failsWith(write, "CapacityExceeded")).resource, "Versions")
         yield* failsWith(backend.get(key), "RecordNotFound")
@@ -374,7 +375,7 @@ export const cases = <R, RIn>(
     "a record that another client wrote without a write id is compared by its data",
     Effect.fnUntraced(function* (backend, plant, owner) {
       const key = keyOf(owner, "a")
-      const foreign = { data: "theirs", version: 7, writeId: undefined, expiresAt: undefined }
+      const foreign = { data: "theirs", version: 7, writeId: undefined, expiresAtSeconds: undefined }
       yield* plant(key, foreign)
       const read = yield* backend.get(key)
       assert.strictEqual(read.writeId, undefined)
@@ -395,7 +396,7 @@ export const cases = <R, RIn>(
     "a record that was read without a write id is in conflict with a write of the same version and data that has one",
     Effect.fnUntraced(function* (backend, plant, owner) {
       const key = keyOf(owner, "a")
-      const foreign = { data: "same", version: 7, writeId: undefined, expiresAt: undefined }
+      const foreign = { data: "same", version: 7, writeId: undefined, expiresAtSeconds: undefined }
       yield* plant(key, foreign)
       const read = yield* backend.get(key)
       assert.strictEqual(read.writeId, undefined)
@@ -413,8 +414,8 @@ export const cases = <R, RIn>(
     "a record that another client wrote with an expiry beyond all dates is there, and can be changed",
     Effect.fnUntraced(function* (backend, plant, owner) {
       const key = keyOf(owner, "a")
-      for (const expiresAt of [8.64e12, 8.64e12 + 1, Number.MAX_SAFE_INTEGER]) {
-        yield* plant(key, { data: "theirs", version: 1, writeId: undefined, expiresAt })
+      for (const expiresAtSeconds of [8.64e12, 8.64e12 + 1, Number.MAX_SAFE_INTEGER]) {
+        yield* plant(key, { data: "theirs", version: 1, writeId: undefined, expiresAtSeconds })
         const read = yield* backend.get(key)
         assert.strictEqual(read.expiresAt?.epochMilliseconds, 8.64e15)
         yield* failsWith(backend.putIfVersion(key, "ours", 0), "VersionConflict")

@@ -27,7 +27,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { StorageBackend } from "../StorageBackend.ts"
-import { backend as backendError } from "../StorageError.ts"
+import { type Backend, makeBackend } from "../StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../StorageKey.ts"
 import * as Task from "../task/Task.ts"
 import type * as TaskError from "../task/TaskError.ts"
@@ -107,7 +107,7 @@ const makeTasks = (options: TaskStore.Options = {}): Effect.Effect<Tasks, never,
 
 /** The backend, with the operations that are asked of it counted, and some of them failing. */
 const counted = Effect.fnUntraced(function* (
-  failing: (operation: string, id: string) => Effect.Effect<void, ReturnType<typeof backendError>> = () => Effect.void
+  failing: (operation: string, id: string) => Effect.Effect<void, Backend> = () => Effect.void
 ) {
   const backend = yield* StorageBackend
   const operations: Array<string> = []
@@ -1037,7 +1037,7 @@ export const cases = ({ check }: Options = {}): ReadonlyArray<Case> => {
       let outcome: "unknown" | "not-applied" = "unknown"
       const { watched } = yield* counted((operation, id) =>
         operation === "putIfVersion" && !id.startsWith("!")
-          ? Effect.fail(backendError({ reason: "Unavailable", outcome, description: "told to" }))
+          ? Effect.fail(makeBackend({ reason: "Unavailable", outcome, description: "told to" }))
           : Effect.void
       )
       const dying = yield* Effect.provideService(makeTasks({ maxTasksPerOwner: 1 }), StorageBackend, watched)

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Cursor from "../../src/internal/cursor.ts"
+import * as Cursor from "../../src/engine/internal/cursor.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 
 const all = makePrefix({ owner: "alice", idPrefix: "" })

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Metric, Schedule, Tracer } from "effect"
-import * as InMemory from "../../src/backend/InMemory.ts"
-import { make, type Primitives } from "../../src/StorageBackend.ts"
+import { type Engine, make } from "../../src/Engine.ts"
+import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import * as StorageError from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
@@ -12,9 +12,9 @@ const prefix = makePrefix({ owner: "alice", idPrefix: "" })
 const newTelemetry = () => ({ system: "test.memory", collection: `test-${crypto.randomUUID()}` })
 type Telemetry = ReturnType<typeof newTelemetry>
 
-const observed = (telemetry: Telemetry, change: (primitives: Primitives) => Partial<Primitives> = () => ({})) => {
-  const { primitives } = InMemory.makeEngine()
-  return make({ ...primitives, ...change(primitives) }, { telemetry, retrySchedule: Schedule.recurs(3) })
+const observed = (telemetry: Telemetry, change: (engine: Engine) => Partial<Engine> = () => ({})) => {
+  const { engine } = makeEngine()
+  return make({ ...engine, ...change(engine) }, { telemetry, retrySchedule: Schedule.recurs(3) })
 }
 
 const spansOf = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
@@ -42,7 +42,7 @@ const countersOf = ({ collection, system }: Telemetry) =>
   )
 
 const timesOut = (outcome: StorageError.Backend["outcome"]) =>
-  Effect.fail(StorageError.backend({ reason: "Timeout", outcome, description: "told to time out" }))
+  Effect.fail(StorageError.makeBackend({ reason: "Timeout", outcome, description: "told to time out" }))
 
 /** Fails the first request, and then sends each on. */
 const failsFirst = <Args extends ReadonlyArray<unknown>, A>(

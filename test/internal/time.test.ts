@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, DateTime, Duration, Schema } from "effect"
-import { checkLimit } from "../../src/internal/limit.ts"
+import { checkLimit } from "../../src/internal/options.ts"
 import { lastMillisecond, toDate, toExpirySeconds, toMillis } from "../../src/internal/time.ts"
 
 const at = (millis: number) => DateTime.addDuration(DateTime.makeUnsafe(0), Duration.millis(millis))

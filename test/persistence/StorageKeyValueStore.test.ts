@@ -4,8 +4,8 @@ import { promisify } from "node:util"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Arbitrary, Context, Effect, Exit, Fiber, Layer, Schedule, Schema, type Scope } from "effect"
 import { KeyValueStore, Persistence } from "effect/persistence"
-import * as InMemory from "../../src/backend/InMemory.ts"
-import * as Sqlite from "../../src/backend/Sqlite.ts"
+import * as InMemory from "../../src/engine/InMemory.ts"
+import * as Sqlite from "../../src/engine/Sqlite.ts"
 import * as StorageKeyValueStore from "../../src/persistence/StorageKeyValueStore.ts"
 import * as StoragePersistence from "../../src/persistence/StoragePersistence.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
@@ -326,9 +326,12 @@ describe("StorageKeyValueStore.layer", () => {
   it.effect("retries a conflict by the schedule given, and then fails with it", () => {
     let swaps = 0
     const overwritten = layerPlantable(({ put, swap }) => ({
-      swap: (key, write, expected) => {
+      swap: (key, write, expectation, nowSeconds) => {
         swaps++
-        return Effect.andThen(put(key, { ...write, writeId: `other ${swaps}` }), swap(key, write, expected))
+        return Effect.andThen(
+          put(key, { ...write, writeId: `other ${swaps}` }, nowSeconds),
+          swap(key, write, expectation, nowSeconds)
+        )
       }
     }))
     return Effect.gen(function* () {

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto"
 import { writeSync } from "node:fs"
 import { Effect } from "effect"
-import * as Sqlite from "../../src/backend/Sqlite.ts"
+import * as Sqlite from "../../src/engine/Sqlite.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 

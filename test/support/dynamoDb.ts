@@ -1,8 +1,8 @@
 import { type AttributeValue, DynamoDBClient, PutItemCommand } from "@aws-sdk/client-dynamodb"
 import { Effect, Layer } from "effect"
 import { inject } from "vitest"
-import * as DynamoDb from "../../src/backend/DynamoDb.ts"
-import type { StoredRecord } from "../../src/StorageBackend.ts"
+import type { StoredRecord } from "../../src/Engine.ts"
+import * as DynamoDb from "../../src/engine/DynamoDb.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 
 export const endpoint = inject("dynamoDbEndpoint")
@@ -40,7 +40,7 @@ export const plant = (tableName: string) => (key: StorageKey, record: StoredReco
     version: { N: String(record.version) },
     data: { S: record.data },
     ...(record.writeId === undefined ? {} : { write_id: { S: record.writeId } }),
-    ...(record.expiresAt === undefined ? {} : { expires_at: { N: String(record.expiresAt) } })
+    ...(record.expiresAtSeconds === undefined ? {} : { expires_at: { N: String(record.expiresAtSeconds) } })
   })
 
 /** A client of the user's own, with the retries that the AWS SDK has by default. */

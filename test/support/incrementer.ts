@@ -1,8 +1,8 @@
 /** A process of its own, of which so many fibers increment one record, each so many times. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { Effect, Layer, Schedule, Schema } from "effect"
-import * as DynamoDb from "../../src/backend/DynamoDb.ts"
-import * as Sqlite from "../../src/backend/Sqlite.ts"
+import * as DynamoDb from "../../src/engine/DynamoDb.ts"
+import * as Sqlite from "../../src/engine/Sqlite.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
 
 export interface Work {

@@ -4,7 +4,7 @@
  */
 import { Effect, Layer } from "effect"
 import { KeyValueStore } from "effect/persistence"
-import * as Sqlite from "../../src/backend/Sqlite.ts"
+import * as Sqlite from "../../src/engine/Sqlite.ts"
 import * as StorageKeyValueStore from "../../src/persistence/StorageKeyValueStore.ts"
 
 const [filename = "", owner = "", fibers, processes, how] = process.argv.slice(2)

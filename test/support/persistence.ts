@@ -1,16 +1,17 @@
 import { Effect, Layer } from "effect"
-import * as InMemory from "../../src/backend/InMemory.ts"
-import { make as makeBackend, type Primitives, StorageBackend } from "../../src/StorageBackend.ts"
-import { backend as backendError } from "../../src/StorageError.ts"
+import { type Engine, make as makeService } from "../../src/Engine.ts"
+import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
+import { makeBackend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 
 export const newOwner = () => `owner-${crypto.randomUUID()}`
 
-/** A memory backend whose primitives are counted, and yield to other fibers. */
+/** A memory backend whose requests are counted, and yield to other fibers. */
 export const counting = () => {
   const requests: Array<string> = []
-  const { primitives } = InMemory.makeEngine()
+  const { engine } = makeEngine()
   let [running, mostRunning] = [0, 0]
   const counted =
     <Args extends ReadonlyArray<unknown>, A, E>(name: string, primitive: (...args: Args) => Effect.Effect<A, E>) =>
@@ -23,13 +24,13 @@ export const counting = () => {
           Effect.suspend(() => primitive(...args))
         ).pipe(Effect.ensuring(Effect.sync(() => running--)))
       })
-  const service = makeBackend({
-    ...primitives,
-    read: counted("read", primitives.read),
-    put: counted("put", primitives.put),
-    swap: counted("swap", primitives.swap),
-    remove: counted("remove", primitives.remove),
-    list: counted("list", primitives.list)
+  const service = makeService({
+    ...engine,
+    read: counted("read", engine.read),
+    put: counted("put", engine.put),
+    swap: counted("swap", engine.swap),
+    remove: counted("remove", engine.remove),
+    list: counted("list", engine.list)
   })
   return {
     storage: Layer.succeed(StorageBackend, service),
@@ -43,9 +44,9 @@ export const counting = () => {
 /** A backend of which every request fails. */
 export const failing = (() => {
   const fail = () =>
-    Effect.fail(backendError({ reason: "Misconfigured", outcome: "not-applied", description: "no table" }))
-  const primitives: Primitives = { read: fail, put: fail, swap: fail, remove: fail, list: fail, cleanup: fail }
-  return Layer.succeed(StorageBackend, makeBackend(primitives))
+    Effect.fail(makeBackend({ reason: "Misconfigured", outcome: "not-applied", description: "no table" }))
+  const engine: Engine = { read: fail, put: fail, swap: fail, remove: fail, list: fail, cleanup: fail }
+  return Layer.succeed(StorageBackend, makeService(engine))
 })()
 
 export const stored = (owner: string, id: string) =>

@@ -1,6 +1,7 @@
 import { Context, Effect, Layer } from "effect"
-import * as InMemory from "../../src/backend/InMemory.ts"
-import { make, type Primitives, StorageBackend, type StoredRecord } from "../../src/StorageBackend.ts"
+import { type Engine, make, type StoredRecord } from "../../src/Engine.ts"
+import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 
 /** Puts a record into the store beside the service, as another client of an engine would. */
@@ -8,15 +9,15 @@ export class Plant extends Context.Service<Plant, (key: StorageKey, record: Stor
 
 export const plant = (key: StorageKey, record: StoredRecord) => Effect.map(Plant, (plant) => plant(key, record))
 
-/** The in-memory backend with `Plant`, and with its primitives or the service changed. */
+/** The in-memory backend with `Plant`, and with its engine or the service changed. */
 export const layerPlantable = (
-  changePrimitives: (primitives: Primitives) => Partial<Primitives> = () => ({}),
+  changeEngine: (engine: Engine) => Partial<Engine> = () => ({}),
   changeService: (backend: StorageBackend["Service"]) => Partial<StorageBackend["Service"]> = () => ({})
 ): Layer.Layer<StorageBackend | Plant> =>
   Layer.effectContext(
     Effect.sync(() => {
-      const engine = InMemory.makeEngine()
-      const backend = make({ ...engine.primitives, ...changePrimitives(engine.primitives) })
+      const engine = makeEngine()
+      const backend = make({ ...engine.engine, ...changeEngine(engine.engine) })
       return Context.make(StorageBackend, { ...backend, ...changeService(backend) }).pipe(
         Context.add(Plant, engine.plant)
       )

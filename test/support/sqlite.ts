@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Effect } from "effect"
 import { afterAll } from "vitest"
-import type { StoredRecord } from "../../src/StorageBackend.ts"
+import type { StoredRecord } from "../../src/Engine.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 
 /** Names of files that are gone after the tests of a test file. */
@@ -27,11 +27,11 @@ export const withDatabase = <A>(filename: string, f: (db: DatabaseSync) => A): A
 /** Puts a record into the file as another program would. */
 export const plant =
   (filename: string) =>
-  (key: StorageKey, { data, expiresAt, version, writeId }: StoredRecord) =>
+  (key: StorageKey, { data, expiresAtSeconds, version, writeId }: StoredRecord) =>
     Effect.sync(() =>
       withDatabase(filename, (db) =>
         db
           .prepare("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)")
-          .run(key.owner, key.id, version, data, writeId ?? null, expiresAt ?? null)
+          .run(key.owner, key.id, version, data, writeId ?? null, expiresAtSeconds ?? null)
       )
     )

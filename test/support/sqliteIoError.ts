@@ -3,7 +3,7 @@
  * that the process may not exceed: to be run below `ulimit -f`. To SQLite that is an I/O error (SQLITE_IOERR_WRITE).
  */
 import { Effect } from "effect"
-import * as Sqlite from "../../src/backend/Sqlite.ts"
+import * as Sqlite from "../../src/engine/Sqlite.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 

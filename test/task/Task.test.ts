@@ -94,7 +94,7 @@ const layer = TaskStore.layer.pipe(Layer.provideMerge(layerPlantable()))
 const changed = Effect.fnUntraced(function* (json: string) {
   const { task } = JSON.parse(json)
   const key = makeUnsafe({ owner: "alice", id: task.taskId })
-  yield* plant(key, { data: json, version: 7, writeId: undefined, expiresAt: undefined })
+  yield* plant(key, { data: json, version: 7, writeId: undefined, expiresAtSeconds: undefined })
   const tasks = yield* TaskStore.TaskStore
   yield* tasks.setStatusMessage({ ownerId: "alice", taskId: task.taskId }, "Changed")
   const stored = yield* StorageBackend.use((backend) => backend.get(key))
@@ -149,7 +149,7 @@ describe("a task that pmcp-tasks wrote", () => {
       const tasks = yield* TaskStore.TaskStore
       const { task } = JSON.parse(fixtures.inputs)
       const key = makeUnsafe({ owner: "alice", id: task.taskId })
-      yield* plant(key, { data: fixtures.inputs, version: 3, writeId: undefined, expiresAt: undefined })
+      yield* plant(key, { data: fixtures.inputs, version: 3, writeId: undefined, expiresAtSeconds: undefined })
       const taskKey = { ownerId: "alice", taskId: task.taskId }
       assert.strictEqual((yield* tasks.list({ ownerId: "alice" })).tasks[0]?.task.taskId, task.taskId)
       assert.deepStrictEqual(yield* tasks.deliverInputs(taskKey, { name: "Luca" }), {

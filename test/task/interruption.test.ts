@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import * as InMemory from "../../src/backend/InMemory.ts"
-import * as Sqlite from "../../src/backend/Sqlite.ts"
+import * as InMemory from "../../src/engine/InMemory.ts"
+import * as Sqlite from "../../src/engine/Sqlite.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import * as StorageError from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
@@ -173,7 +173,7 @@ describe("no place stays taken without a task, and no task is without a place", 
 })
 
 const unavailable = (outcome: "unknown" | "not-applied") =>
-  StorageError.backend({ reason: "Unavailable", outcome, description: "cut by the test" })
+  StorageError.makeBackend({ reason: "Unavailable", outcome, description: "cut by the test" })
 
 describe("a caller", () => {
   it.effect("that is interrupted does not wait for an engine that hangs, and the place comes free afterwards", () =>

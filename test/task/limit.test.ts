@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
-import * as InMemory from "../../src/backend/InMemory.ts"
+import * as InMemory from "../../src/engine/InMemory.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as TaskStore from "../../src/task/TaskStore.ts"

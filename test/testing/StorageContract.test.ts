@@ -1,16 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Layer, Result } from "effect"
 import { Base64Url } from "effect/encoding"
-import * as InMemory from "../../src/backend/InMemory.ts"
-import * as Cursor from "../../src/internal/cursor.ts"
 import {
-  type Expected,
+  type Engine,
+  type Expectation,
+  isAsExpected,
   isExpired,
-  maxVersion,
-  type Primitives,
   type Refused,
   type StoredRecord
-} from "../../src/StorageBackend.ts"
+} from "../../src/Engine.ts"
+import * as Cursor from "../../src/engine/internal/cursor.ts"
+import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
+import { maxVersion } from "../../src/StorageBackend.ts"
 import { InvalidCursor } from "../../src/StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
@@ -24,17 +25,21 @@ const refusedWith =
       ? { ...answer, current: change(answer.current) }
       : answer
 
-const versionOnly = (expected: Expected) => (typeof expected === "number" ? expected : expected.version)
+const versionOf = (expectation: Expectation) => (expectation._tag === "Absent" ? 0 : expectation.version)
+
+/** The same expectation of the version alone. */
+const versionOnly = <E extends Expectation>(expectation: E) =>
+  expectation._tag === "Absent" ? expectation : ({ _tag: "Version", version: expectation.version } as const)
 
 /** A listing made of all the owner's records, sorted and cut here, with the id after which the next page starts. */
 const listing =
   (
-    { list }: Primitives,
+    { list }: Engine,
     compare: (a: string, b: string) => number,
     next: (page: ReadonlyArray<string>, rest: ReadonlyArray<string>) => string | undefined
-  ): Primitives["list"] =>
-  (prefix, { after, limit, now, order }) =>
-    Effect.map(list(prefix, { after: undefined, limit: 1_000_000, order: "ascending", now }), (all) => {
+  ): Engine["list"] =>
+  (prefix, { after, limit, order }, nowSeconds) =>
+    Effect.map(list(prefix, { after: undefined, limit: 1_000_000, order: "ascending" }, nowSeconds), (all) => {
       const direction = order === "ascending" ? 1 : -1
       const left = all.records
         .toSorted((a, b) => direction * compare(a.id, b.id))
@@ -50,56 +55,59 @@ const byUtf8 = (a: string, b: string) => Buffer.compare(Buffer.from(a), Buffer.f
 /** The same, but every instant is so many seconds later. */
 const shifted =
   (seconds: number) =>
-  ({ list, put, read, remove, swap }: Primitives): Partial<Primitives> => {
+  ({ list, put, read, remove, swap }: Engine): Partial<Engine> => {
     const later = (stored: StoredRecord | undefined) =>
-      stored?.expiresAt === undefined ? stored : { ...stored, expiresAt: stored.expiresAt - seconds }
+      stored?.expiresAtSeconds === undefined
+        ? stored
+        : { ...stored, expiresAtSeconds: stored.expiresAtSeconds - seconds }
     return {
       read: (key) => Effect.map(read(key), later),
-      put: (key, write) => put(key, { ...write, now: write.now + seconds }),
-      swap: (key, write, expected) =>
-        Effect.map(swap(key, { ...write, now: write.now + seconds }, expected), refusedWith(later)),
-      remove: (key, now, expected) => Effect.map(remove(key, now + seconds, expected), refusedWith(later)),
-      list: (prefix, range) => list(prefix, { ...range, now: range.now + seconds })
+      put: (key, write, nowSeconds) => put(key, write, nowSeconds + seconds),
+      swap: (key, write, expectation, nowSeconds) =>
+        Effect.map(swap(key, write, expectation, nowSeconds + seconds), refusedWith(later)),
+      remove: (key, expectation, nowSeconds) =>
+        Effect.map(remove(key, expectation, nowSeconds + seconds), refusedWith(later)),
+      list: (prefix, range, nowSeconds) => list(prefix, range, nowSeconds + seconds)
     }
   }
 
-const sharedEngine = InMemory.makeEngine()
+const sharedEngine = makeEngine()
 
 /** Backends broken on purpose, and a case that must catch each. */
 const broken = {
   "a compare-and-set that ignores the version": {
     layer: layerPlantable(({ put, read, swap }) => ({
-      swap: (key, write, expected) =>
+      swap: (key, write, expectation, nowSeconds) =>
         Effect.flatMap(read(key), (current) =>
-          current === undefined || isExpired(current, write.now) || expected === 0
-            ? swap(key, write, expected)
-            : put(key, write)
+          current === undefined || isExpired(current, nowSeconds) || expectation._tag === "Absent"
+            ? swap(key, write, expectation, nowSeconds)
+            : put(key, write, nowSeconds)
         )
     })),
     caughtBy: "fibers that retry on the conflict's record lose no increment"
   },
   "a compare-and-set that ignores the write id": {
     layer: layerPlantable(({ remove, swap }) => ({
-      swap: (key, write, expected) => swap(key, write, versionOnly(expected)),
-      remove: (key, now, expected) => remove(key, now, expected === undefined ? undefined : versionOnly(expected))
+      swap: (key, write, expectation, nowSeconds) => swap(key, write, versionOnly(expectation), nowSeconds),
+      remove: (key, expectation, nowSeconds) => remove(key, expectation && versionOnly(expectation), nowSeconds)
     })),
     caughtBy: "a record deleted and created again is a conflict for whoever read it before"
   },
   "a compare-and-set of a record without a write id that takes one with a write id": {
     layer: layerPlantable(({ read, remove, swap }) => {
-      const withAnyWriteId = (key: StorageKey, expected: Expected) =>
-        Effect.map(read(key), (current): Expected => {
-          if (typeof expected === "number" || expected.writeId !== undefined || current === undefined) return expected
-          const isSame = current.version === expected.version && current.data === expected.data
-          return isSame ? { ...expected, writeId: current.writeId } : expected
+      const withAnyWriteId = <E extends Expectation>(key: StorageKey, expectation: E) =>
+        Effect.map(read(key), (current) => {
+          if (expectation._tag !== "Data" || current?.writeId === undefined) return expectation
+          const isSame = current.version === expectation.version && current.data === expectation.data
+          return isSame ? { _tag: "Write" as const, version: current.version, writeId: current.writeId } : expectation
         })
       return {
-        swap: (key, write, expected) =>
-          Effect.flatMap(withAnyWriteId(key, expected), (expected) => swap(key, write, expected)),
-        remove: (key, now, expected) =>
-          expected === undefined
-            ? remove(key, now, expected)
-            : Effect.flatMap(withAnyWriteId(key, expected), (expected) => remove(key, now, expected))
+        swap: (key, write, expectation, nowSeconds) =>
+          Effect.flatMap(withAnyWriteId(key, expectation), (any) => swap(key, write, any, nowSeconds)),
+        remove: (key, expectation, nowSeconds) =>
+          expectation === undefined
+            ? remove(key, expectation, nowSeconds)
+            : Effect.flatMap(withAnyWriteId(key, expectation), (any) => remove(key, any, nowSeconds))
       }
     }),
     caughtBy:
@@ -107,31 +115,33 @@ const broken = {
   },
   "a compare-and-set in two steps": {
     layer: layerPlantable(({ read, swap }) => ({
-      swap: (key, write, expected) =>
+      swap: (key, write, expectation, nowSeconds) =>
         Effect.flatMap(Effect.tap(read(key), Effect.yieldNow), (current) =>
-          typeof expected !== "number" && current?.writeId === expected.writeId && current?.version === expected.version
-            ? Effect.flatMap(read(key), (now) => swap(key, write, now?.version ?? 0))
-            : swap(key, write, expected)
+          isAsExpected(current, expectation, nowSeconds) && current !== undefined
+            ? Effect.flatMap(read(key), (newest) =>
+                swap(key, write, { _tag: "Version", version: newest?.version ?? 0 }, nowSeconds)
+              )
+            : swap(key, write, expectation, nowSeconds)
         )
     })),
     caughtBy: "of many writers that expect the same version exactly one wins"
   },
   "a conflict with the expected version as the actual one": {
     layer: layerPlantable(({ swap }) => ({
-      swap: (key, write, expected) =>
+      swap: (key, write, expectation, nowSeconds) =>
         Effect.map(
-          swap(key, write, expected),
-          refusedWith((current) => ({ ...current, version: versionOnly(expected) }))
+          swap(key, write, expectation, nowSeconds),
+          refusedWith((current) => ({ ...current, version: versionOf(expectation) }))
         )
     })),
     caughtBy: "a compare-and-set on an old version is a conflict that tells the true one"
   },
   "a missing record as a conflict": {
     layer: layerPlantable(({ swap }) => ({
-      swap: (key, write, expected) =>
-        Effect.map(swap(key, write, expected), (answer) =>
+      swap: (key, write, expectation, nowSeconds) =>
+        Effect.map(swap(key, write, expectation, nowSeconds), (answer) =>
           answer._tag === "Refused" && answer.current === undefined
-            ? { ...answer, current: { data: "", version: 0, writeId: undefined, expiresAt: undefined } }
+            ? { ...answer, current: { data: "", version: 0, writeId: undefined, expiresAtSeconds: undefined } }
             : answer
         )
     })),
@@ -139,20 +149,24 @@ const broken = {
   },
   "a create that overwrites": {
     layer: layerPlantable(({ put, swap }) => ({
-      swap: (key, write, expected) => (expected === 0 ? put(key, write) : swap(key, write, expected))
+      swap: (key, write, expectation, nowSeconds) =>
+        expectation._tag === "Absent" ? put(key, write, nowSeconds) : swap(key, write, expectation, nowSeconds)
     })),
     caughtBy: "a create makes version 1, and is a conflict where a record is"
   },
   "a put that starts versions again": {
     layer: layerPlantable(({ put, remove }) => ({
-      put: (key, write) => Effect.flatMap(remove(key, write.now, undefined), () => put(key, write))
+      put: (key, write, nowSeconds) =>
+        Effect.flatMap(remove(key, undefined, nowSeconds), () => put(key, write, nowSeconds))
     })),
     caughtBy: "a put of a new key makes version 1, and each further write a higher one"
   },
   "a put that keeps the expiry that was there": {
     layer: layerPlantable(({ put, read }) => ({
-      put: (key, write) =>
-        Effect.flatMap(read(key), (current) => put(key, { ...write, expiresAt: write.expiresAt ?? current?.expiresAt }))
+      put: (key, write, nowSeconds) =>
+        Effect.flatMap(read(key), (current) =>
+          put(key, { ...write, expiresAtSeconds: write.expiresAtSeconds ?? current?.expiresAtSeconds }, nowSeconds)
+        )
     })),
     caughtBy: "a write without an expiry takes it away, and one with another sets it"
   },
@@ -186,23 +200,24 @@ const broken = {
   },
   "an expiry of zero that is taken for none": {
     layer: layerPlantable(({ put }) => ({
-      put: (key, write) => put(key, { ...write, expiresAt: write.expiresAt || undefined })
+      put: (key, write, nowSeconds) =>
+        put(key, { ...write, expiresAtSeconds: write.expiresAtSeconds || undefined }, nowSeconds)
     })),
     caughtBy: "an expiry at the start of 1970, or before it, has come"
   },
   "a create over an expired record that goes past the last version": {
     layer: layerPlantable(({ read, swap }) => ({
-      swap: (key, write, expected) =>
+      swap: (key, write, expectation, nowSeconds) =>
         Effect.flatMap(read(key), (current) =>
-          expected === 0 && current?.version === maxVersion && isExpired(current, write.now)
+          expectation._tag === "Absent" && current?.version === maxVersion && isExpired(current, nowSeconds)
             ? Effect.succeed({ _tag: "Written", version: maxVersion + 1 })
-            : swap(key, write, expected)
+            : swap(key, write, expectation, nowSeconds)
         )
     })),
     caughtBy: "no write goes past the last safe version of an expired record that the engine still holds"
   },
   "a listing that shows what has expired": {
-    layer: layerPlantable(({ list }) => ({ list: (prefix, range) => list(prefix, { ...range, now: 0 }) })),
+    layer: layerPlantable(({ list }) => ({ list: (prefix, range) => list(prefix, range, 0) })),
     caughtBy: "a record written with an expiry that has come is absent at once"
   },
   "a cleanup that removes what is live": {
@@ -210,20 +225,20 @@ const broken = {
     caughtBy: "a cleanup removes nothing that is live"
   },
   "a listing in UTF-16 order": {
-    layer: layerPlantable((primitives) => ({ list: listing(primitives, byUtf16, (page) => page.at(-1)) })),
+    layer: layerPlantable((engine) => ({ list: listing(engine, byUtf16, (page) => page.at(-1)) })),
     caughtBy: "a listing is in the order of the ids' UTF-8, which is not that of UTF-16"
   },
   "a page that skips a record": {
-    layer: layerPlantable((primitives) => ({
-      list: listing(primitives, byUtf8, (_, rest) => rest[0])
+    layer: layerPlantable((engine) => ({
+      list: listing(engine, byUtf8, (_, rest) => rest[0])
     })),
     caughtBy: "any ids are listed whole and in order, in pages of any size, by any prefix"
   },
   "a page that skips a record where the last one of the page before is gone": {
     layer: layerPlantable(({ list, read }) => ({
-      list: (prefix, range) =>
+      list: (prefix, range, nowSeconds) =>
         Effect.gen(function* () {
-          const chunk = yield* list(prefix, range)
+          const chunk = yield* list(prefix, range, nowSeconds)
           if (range.after === undefined) return chunk
           const last = yield* read(makeUnsafe({ owner: prefix.owner, id: range.after }))
           return last === undefined ? { ...chunk, records: chunk.records.slice(1) } : chunk
@@ -236,9 +251,9 @@ const broken = {
     layer: layerPlantable(({ list }) => {
       let limit = 0
       return {
-        list: (prefix, range) => {
+        list: (prefix, range, nowSeconds) => {
           if (range.after === undefined) limit = range.limit
-          return list(prefix, { ...range, limit })
+          return list(prefix, { ...range, limit }, nowSeconds)
         }
       }
     }),
@@ -276,7 +291,7 @@ const broken = {
     layer: layerPlantable(({ put, read }) => {
       const joined = (key: { readonly owner: string; readonly id: string }) =>
         makeUnsafe({ owner: "all", id: `${key.owner}:${key.id}`.replace(/::+/g, ":") })
-      return { read: (key) => read(joined(key)), put: (key, write) => put(joined(key), write) }
+      return { read: (key) => read(joined(key)), put: (key, write, nowSeconds) => put(joined(key), write, nowSeconds) }
     }),
     caughtBy: "no two owners and ids share a record, and listings stay within their owner"
   },
@@ -284,18 +299,18 @@ const broken = {
     layer: layerPlantable(({ put, read }) => {
       const normal = (key: { readonly owner: string; readonly id: string }) =>
         makeUnsafe({ owner: key.owner, id: key.id.normalize("NFC") })
-      return { read: (key) => read(normal(key)), put: (key, write) => put(normal(key), write) }
+      return { read: (key) => read(normal(key)), put: (key, write, nowSeconds) => put(normal(key), write, nowSeconds) }
     }),
     caughtBy: "tricky ids address their own record and no other"
   },
   "data cut at a null character": {
     layer: layerPlantable(({ put }) => ({
-      put: (key, write) => put(key, { ...write, data: write.data.split("\0")[0] ?? "" })
+      put: (key, write, nowSeconds) => put(key, { ...write, data: write.data.split("\0")[0] ?? "" }, nowSeconds)
     })),
     caughtBy: "any well-formed data comes back as it was"
   },
   "a store that all builds of the Layer share": {
-    layer: layerPlantable(() => sharedEngine.primitives),
+    layer: layerPlantable(() => sharedEngine.engine),
     caughtBy: "separate builds of the Layer are separate stores"
   }
 }

@@ -10,7 +10,7 @@ import * as Semaphore from "effect/Semaphore"
 import { goneMeanwhile, retryConflicts } from "../../internal/conflicts.ts"
 import { toDate } from "../../internal/time.ts"
 import { StorageBackend, type VersionedRecord } from "../../StorageBackend.ts"
-import { Backend, backend as backendError, type RecordNotFound, VersionConflict } from "../../StorageError.ts"
+import { Backend, makeBackend, type RecordNotFound, VersionConflict } from "../../StorageError.ts"
 import * as StorageKey from "../../StorageKey.ts"
 import { TooManyTasks } from "../TaskError.ts"
 import * as Ledger from "./ledger.ts"
@@ -51,7 +51,7 @@ export const make = Effect.fnUntraced(function* (limit: number) {
     Effect.gen(function* () {
       if (ledger === undefined) return []
       const { places } = yield* Effect.mapError(Schema.decodeEffect(Ledger.Ledger)(ledger.data), () =>
-        backendError({
+        makeBackend({
           reason: "Corrupt",
           outcome: "not-applied",
           operation: "places",

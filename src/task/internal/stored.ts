@@ -4,7 +4,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as SchemaIssue from "effect/SchemaIssue"
 import type { VersionedRecord } from "../../StorageBackend.ts"
-import { type Backend, backend as backendError } from "../../StorageError.ts"
+import { type Backend, makeBackend } from "../../StorageError.ts"
 import * as Task from "../Task.ts"
 
 const decode = Schema.decodeUnknownExit(Task.TaskRecord)
@@ -35,7 +35,7 @@ export const readTask = (stored: VersionedRecord): Result.Result<Task.TaskRecord
 export const isReserved = (id: string): boolean => id.startsWith("!")
 
 const corrupt = ({ key }: VersionedRecord, why: string): Backend =>
-  backendError({
+  makeBackend({
     reason: "Corrupt",
     outcome: "not-applied",
     operation: "tasks",

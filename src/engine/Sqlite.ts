@@ -1,0 +1,160 @@
+/**
+ * Records in an SQLite file: for state that outlives the process, on one machine. Several processes may share the file.
+ *
+ * It is built on `node:sqlite`, which Node.js brings, and not on `@effect/sql-sqlite-node`: that package has a release for
+ * Effect 3, and betas for Effect 4 that import modules which Effect 4.1 no longer has.
+ *
+ * Each operation is one statement. A refused write takes a transaction more, to say truly what is there. Calls are
+ * synchronous: a write stops the event loop until the disk has confirmed it. Waiting for a file that another process has
+ * locked does not stop the loop: the operation is tried again under a schedule.
+ */
+import { DatabaseSync } from "node:sqlite"
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Engine from "../Engine.ts"
+import { backoffFor } from "../internal/backoff.ts"
+import { checkSchedule, checkString } from "../internal/options.ts"
+import { StorageBackend } from "../StorageBackend.ts"
+import { type Backend, makeBackend } from "../StorageError.ts"
+import { misconfigured } from "./internal/failure.ts"
+import { causeOf, failureOf, isLocked } from "./internal/sqlite/failure.ts"
+import { ensureSchema } from "./internal/sqlite/layout.ts"
+import { attempted, makeEngine, type Run, transaction } from "./internal/sqlite/requests.ts"
+
+/**
+ * Which file, and how it is used.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** The path of the file, or `:memory:`. If the file is missing, it is created. Its folder must exist. */
+  readonly filename: string
+  /**
+   * When a write is acknowledged (SQLite's `PRAGMA synchronous`). With `FULL`, the default, it is once the disk has
+   * confirmed the write, so that it survives a power cut. With `NORMAL` it is before that, and many times faster: a write
+   * survives the end of the process, but a power cut or a crash of the machine may lose the last writes. Neither damages the
+   * file.
+   */
+  readonly synchronous?: "FULL" | "NORMAL" | undefined
+  /** The most bytes of UTF-8 that one record's data may take; 384 KiB by default. */
+  readonly maxDataBytes?: number | undefined
+  /**
+   * How an operation on a file that another process has locked is tried again. By default it waits from 1 ms, doubled up
+   * to 20 ms before a jitter of 20%, for 30 s.
+   */
+  readonly retrySchedule?: Schedule.Schedule<unknown> | undefined
+}
+
+const untilUnlocked = backoffFor("1 millis", "20 millis", "30 seconds")
+
+/** Runs operations on a file, again and again while another process has it locked. */
+const makeRun = (filename: string, retrySchedule: Schedule.Schedule<unknown>): Run => {
+  const run =
+    (kind: keyof Run) =>
+    <A>(operation: () => A): Effect.Effect<A, Backend> => {
+      const first = attempted(operation)
+      if (Result.isSuccess(first)) return Effect.succeed(first.success)
+      return Effect.fromResult(first).pipe(
+        Effect.catchIf(isLocked, () =>
+          Effect.retry(
+            Effect.suspend(() => Effect.fromResult(attempted(operation))),
+            { schedule: retrySchedule, while: isLocked }
+          )
+        ),
+        Effect.mapError((error) => {
+          const { description, outcome, reason } = failureOf(error, filename)
+          return makeBackend({
+            operation: "open",
+            reason,
+            outcome: kind === "read" ? "not-applied" : outcome,
+            description,
+            cause: causeOf(error)
+          })
+        })
+      )
+    }
+  return { read: run("read"), write: run("write") }
+}
+
+const make = Effect.fnUntraced(function* ({
+  filename,
+  maxDataBytes,
+  retrySchedule = untilUnlocked,
+  synchronous = "FULL"
+}: Options): Effect.fn.Return<StorageBackend["Service"], Backend, Scope.Scope> {
+  checkString("filename", filename)
+  checkSchedule("retrySchedule", retrySchedule)
+  if (synchronous !== "FULL" && synchronous !== "NORMAL") {
+    return yield* misconfigured(`synchronous is FULL or NORMAL, not ${synchronous}`)
+  }
+  if (filename === "" || filename.includes("\0")) {
+    return yield* misconfigured("The name of the file is empty, or has U+0000: give another name")
+  }
+  const run = makeRun(filename, retrySchedule)
+  // Opening may create the file and its tables. Opening it again does no harm, so an error counts as one of a read.
+  const open = run.read
+  const db = yield* Effect.acquireRelease(
+    Effect.suspend(() => open(() => new DatabaseSync(filename))),
+    (db) => Effect.sync(() => db.close())
+  )
+  const problem = yield* open(() => transaction(db, () => ensureSchema(db, filename)))
+  if (problem !== undefined) return yield* problem
+  const mode = yield* open(() => db.prepare("PRAGMA journal_mode = WAL").get()?.journal_mode)
+  if (mode !== "wal" && filename !== ":memory:") {
+    return yield* misconfigured(`${filename} can't have a write-ahead log: put it on a local disk`)
+  }
+  // On macOS a disk confirms what it has not written yet, unless `fullfsync` is on.
+  yield* open(() => db.exec(`PRAGMA synchronous = ${synchronous}; PRAGMA fullfsync = ${synchronous === "FULL"}`))
+  const engine = yield* open(() => makeEngine(db, run))
+  // By then a locked file has been tried again, and no other failure passes by itself.
+  return Engine.make(engine, { maxDataBytes, retrySchedule: Schedule.recurs(0) })
+})
+
+/**
+ * A store in a file, or in memory with `:memory:`. If the file is missing, it is created. It is closed with the scope.
+ *
+ * Building the Layer fails with `Misconfigured` if the file can't be opened, or belongs to another program or a newer
+ * release, and with `Corrupt` if it is damaged or is not an SQLite file.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { StorageBackend, StorageKey } from "effect-versioned-store"
+ * import * as Sqlite from "effect-versioned-store/Sqlite"
+ * import { Effect } from "effect"
+ *
+ * const key = StorageKey.makeUnsafe({ owner: "alice", id: "42" })
+ * const program = StorageBackend.StorageBackend.use((backend) => backend.put(key, "data"))
+ * const layer = Sqlite.layer({ filename: ":memory:" })
+ * assert.strictEqual(Effect.runSync(program.pipe(Effect.provide(layer))).version, 1)
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<StorageBackend, Backend> =>
+  Layer.effect(StorageBackend, make(options))
+
+/**
+ * A store in a file, set up from configuration.
+ *
+ * @example
+ * ```ts
+ * import * as Sqlite from "effect-versioned-store/Sqlite"
+ * import { Config } from "effect"
+ *
+ * export const Storage = Sqlite.layerConfig({
+ *   filename: Config.withDefault(Config.NonEmptyString("RECORDS_FILE"), "records.db")
+ * })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<StorageBackend, Backend | Config.ConfigError> =>
+  Layer.effect(StorageBackend, Effect.flatMap(Config.unwrap(options), make))

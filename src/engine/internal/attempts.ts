@@ -1,0 +1,105 @@
+/**
+ * The loop over attempts whose answer was lost: promise 3, no write takes effect twice, and there is no false conflict.
+ *
+ * Each write carries its write id, which is stored with the record. An attempt that fails with outcome `unknown` is
+ * ambiguous: the engine may have applied it. What follows depends on the operation:
+ *
+ * | operation | what is done | how it can end |
+ * | --- | --- | --- |
+ * | put, create, compare-and-set by version or data | one consistent read looks for our write id | success, or outcome `unknown` |
+ * | compare-and-set, or delete, of a record with a write id | sent again: it can't apply twice | success, or outcome `unknown` |
+ * | any other delete | nothing | outcome `unknown` |
+ *
+ * If the record that comes back carries this write's id, the write succeeded, even if the answer is a refusal. A refusal
+ * is a definite conflict only if no earlier attempt of the same call was ambiguous.
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Schedule from "effect/Schedule"
+import * as StorageError from "../../StorageError.ts"
+
+type Attempt<A> = () => Effect.Effect<A, StorageError.Backend>
+
+/** What follows an ambiguous attempt of a write. */
+export type Recovery<A> =
+  | { readonly _tag: "SendAgain" }
+  | { readonly _tag: "LookFor"; readonly read: Attempt<A> }
+  | undefined
+
+export interface Attempts {
+  /** Runs a read to its end. A read changes nothing, so any transient failure is tried again. */
+  readonly read: <A>(operation: string, attempt: Attempt<A>) => Effect.Effect<A, StorageError.Backend>
+
+  /** Runs a write to its end. `settle` gets the answer, and the ambiguous failure before it if there was one. */
+  readonly write: <A, B, E>(
+    operation: string,
+    attempt: Attempt<A>,
+    recovery: Recovery<A>,
+    settle: (answer: A, ambiguity: StorageError.Backend | undefined) => Effect.Effect<B, E>
+  ) => Effect.Effect<B, E | StorageError.Backend>
+}
+
+/** A failure under the name of the operation, with what is known of its outcome. */
+export const failure = (
+  operation: string,
+  outcome: StorageError.Backend["outcome"],
+  { reason: { _tag: reason, cause, description } }: StorageError.Backend
+): StorageError.Backend => StorageError.makeBackend({ operation, outcome, reason, description, cause })
+
+export const makeAttempts = (retrySchedule: Schedule.Schedule<unknown, StorageError.Backend>): Attempts => {
+  const retry = <A>(
+    first: Effect.Effect<A, StorageError.Backend>,
+    attempt: Attempt<A>,
+    isRetried: (error: StorageError.Backend) => boolean
+  ): Effect.Effect<A, StorageError.Backend> => {
+    let next = () => {
+      next = attempt
+      return first
+    }
+    return Effect.retry(
+      Effect.suspend(() => next()),
+      { schedule: retrySchedule, while: isRetried }
+    )
+  }
+
+  return {
+    read: (operation, attempt) => {
+      const first = attempt()
+      if (isSuccess(first)) return first
+      return Effect.mapError(retry(first, attempt, isTransient), (error) => failure(operation, "not-applied", error))
+    },
+
+    write: (operation, attempt, recovery, settle) => {
+      const first = attempt()
+      if (isSuccess(first)) return settle(first.value, undefined)
+      let ambiguity: StorageError.Backend | undefined
+      const noting = (effect: typeof first) =>
+        Effect.mapError(effect, (error) => {
+          if (error.outcome === "unknown") ambiguity = error
+          return error
+        })
+      return retry(
+        noting(first),
+        () => noting(attempt()),
+        (error) => isTransient(error) && (ambiguity === undefined || recovery?._tag === "SendAgain")
+      ).pipe(
+        Effect.catch((error) =>
+          ambiguity !== undefined && recovery?._tag === "LookFor"
+            ? Effect.mapError(recovery.read(), () => failure(operation, "unknown", error))
+            : Effect.fail(failure(operation, ambiguity === undefined ? "not-applied" : "unknown", error))
+        ),
+        Effect.flatMap((answer) => settle(answer, ambiguity))
+      )
+    }
+  }
+}
+
+/**
+ * Whether an attempt has succeeded by the time that it returns its Effect. An engine in this process does its work at
+ * once and returns a finished `Exit`. What follows then runs at once as well, without a fiber's step in between: in
+ * memory those steps would cost more than the operation.
+ */
+const isSuccess = <A, E>(effect: Effect.Effect<A, E>): effect is Exit.Success<A, never> =>
+  Exit.isExit(effect) && Exit.isSuccess(effect)
+
+const isTransient = (error: StorageError.Backend): boolean => StorageError.isTransient(error.reason._tag)

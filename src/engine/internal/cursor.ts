@@ -1,0 +1,42 @@
+import * as Base64Url from "effect/encoding/Base64Url"
+import * as Result from "effect/Result"
+import type { Order } from "../../StorageBackend.ts"
+import { checkPart, maxIdBytes } from "../../StorageKey.ts"
+import type { StoragePrefix } from "../../StoragePrefix.ts"
+
+const format = 1
+const hashEnd = 9
+const encoder = new TextEncoder()
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+
+/** FNV-1a of 64 bits finds damage and mix-ups. A forged cursor only moves within the caller's own listing. */
+const fnv1a = (bytes: Uint8Array): bigint => {
+  let hash = 0xcbf29ce484222325n
+  for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
+  return hash
+}
+
+/** The cursor that continues a listing after an id: a format byte, a hash that binds it to the listing, and the id. */
+export const encode = (prefix: StoragePrefix, order: Order, id: string): string => {
+  const idBytes = encoder.encode(id)
+  const bytes = new Uint8Array(hashEnd + idBytes.length)
+  bytes[0] = format
+  new DataView(bytes.buffer).setBigUint64(
+    1,
+    fnv1a(encoder.encode(JSON.stringify([order, prefix.owner, prefix.idPrefix, id])))
+  )
+  bytes.set(idBytes, hashEnd)
+  return Base64Url.encode(bytes)
+}
+
+/** The id in a cursor, or undefined if the cursor is not one of this listing. */
+export const decode = (prefix: StoragePrefix, order: Order, cursor: string): string | undefined => {
+  const bytes = typeof cursor === "string" ? Result.getOrUndefined(Base64Url.decode(cursor)) : undefined
+  if (bytes === undefined) return undefined
+  const id = decoder.decode(bytes.subarray(hashEnd))
+  return id.startsWith(prefix.idPrefix) &&
+    checkPart("id", id, maxIdBytes) === undefined &&
+    encode(prefix, order, id) === cursor
+    ? id
+    : undefined
+}

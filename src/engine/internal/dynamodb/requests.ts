@@ -1,0 +1,235 @@
+/** The requests that each operation sends to DynamoDB: one each. */
+import {
+  DeleteItemCommand,
+  type DynamoDBClient,
+  GetItemCommand,
+  QueryCommand,
+  UpdateItemCommand
+} from "@aws-sdk/client-dynamodb"
+import * as Effect from "effect/Effect"
+import type { Engine, Full, Present, Refused, Removed, Write, Written } from "../../../Engine.ts"
+import { byteLength } from "../../../internal/utf8.ts"
+import { maxVersion } from "../../../StorageBackend.ts"
+import type { Backend } from "../../../StorageError.ts"
+import type { StorageKey } from "../../../StorageKey.ts"
+import type { AwsError } from "./failure.ts"
+import { type Item, idOf, keyOf, type Layout, N, namesIn, parse, partitionOf, S } from "./layout.ts"
+import { type Send, withoutSdkRetries } from "./send.ts"
+
+/** DynamoDB's own limit of an item: keys, names, and attributes of other programs included. */
+const maxItemBytes = 400 * 1024
+
+/** A record is live unless its expiry is a number that has come. */
+const isLive = "NOT (#e <= :now)"
+
+/** A condition and the values of its placeholders. */
+interface Condition {
+  readonly condition: string
+  readonly values: Item
+}
+
+/** The condition that a live record is the expected one. */
+const isExpected = (expectation: Present, nowSeconds: number): Condition => {
+  const condition = `#v = :v AND ${isLive}`
+  const values = { ":v": N(expectation.version), ":now": N(nowSeconds) }
+  switch (expectation._tag) {
+    case "Version":
+      return { condition, values }
+    case "Write":
+      return { condition: `${condition} AND #w = :ow`, values: { ...values, ":ow": S(expectation.writeId) } }
+    case "Data":
+      return {
+        condition: `${condition} AND attribute_not_exists(#w) AND #d = :od`,
+        values: { ...values, ":od": S(expectation.data) }
+      }
+  }
+}
+
+/** A condition that did not hold, with the item that is there; or an item that would be too large. */
+interface NotWritten {
+  readonly item: Item | undefined
+  readonly isTooLarge: boolean
+}
+
+const toNotWritten = (error: AwsError & { readonly Item?: Item }): NotWritten | undefined => {
+  if (error.name === "ConditionalCheckFailedException") return { item: error.Item, isTooLarge: false }
+  const isTooLarge = error.name === "ValidationException" && /size .*exceeded/i.test(error.message)
+  return isTooLarge ? { item: undefined, isTooLarge } : undefined
+}
+
+const refusedBy = (layout: Layout, item: Item | undefined): Effect.Effect<Refused, Backend> =>
+  item === undefined
+    ? Effect.succeed({ _tag: "Refused", current: undefined })
+    : Effect.map(parse(layout, item), (current) => ({ _tag: "Refused", current }))
+
+export const makeEngine = (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): Engine => {
+  const read = makeRead(client, layout, send)
+  const update = makeUpdate(client, layout, send)
+  const belowLast = { ":max": N(maxVersion) }
+  return {
+    read: read(true),
+    ...(consistentRead ? {} : { readEventually: read(false) }),
+
+    put: (key, write) =>
+      update(key, write, {
+        condition: "attribute_not_exists(#v) OR #v < :max",
+        values: belowLast,
+        returns: "UPDATED_NEW"
+      }),
+
+    swap: (key, write, expectation, nowSeconds) => {
+      if (expectation._tag === "Absent") {
+        return update(key, write, {
+          condition: "attribute_not_exists(#pk) OR (#e <= :now AND #v < :max)",
+          values: { ...belowLast, ":now": N(nowSeconds) },
+          returns: "UPDATED_OLD"
+        })
+      }
+      const { condition, values } = isExpected(expectation, nowSeconds)
+      return update(key, write, {
+        condition: `${condition} AND #v < :max`,
+        values: { ...values, ...belowLast },
+        version: expectation.version + 1,
+        returns: "NONE"
+      })
+    },
+
+    remove: makeRemove(client, layout, send),
+    list: makeList(client, layout, send, consistentRead),
+    cleanup: () => Effect.succeed(0)
+  }
+}
+
+const makeRead = (client: DynamoDBClient, layout: Layout, send: Send) => (consistent: boolean) => (key: StorageKey) =>
+  Effect.flatMap(
+    send("GetItem", (http) =>
+      client.send(
+        withoutSdkRetries(
+          new GetItemCommand({
+            TableName: layout.tableName,
+            Key: keyOf(layout, key),
+            ConsistentRead: consistent,
+            ReturnConsumedCapacity: "TOTAL"
+          })
+        ),
+        http
+      )
+    ),
+    ({ Item }) => (Item === undefined ? Effect.undefined : parse(layout, Item))
+  )
+
+interface Update extends Condition {
+  readonly returns: "NONE" | "UPDATED_OLD" | "UPDATED_NEW"
+  /** The version that the update makes. If it is left out, DynamoDB counts up from what is there. */
+  readonly version?: number
+}
+
+const makeUpdate = (client: DynamoDBClient, layout: Layout, send: Send) => {
+  const commandOf = (key: StorageKey, write: Write, { condition, returns, values, version }: Update) => {
+    const { data, expiresAtSeconds, writeId } = write
+    const expression = [
+      "SET #d = :d, #w = :w",
+      expiresAtSeconds === undefined ? "" : ", #e = :e",
+      version === undefined ? "" : ", #v = :next",
+      version === undefined ? " ADD #v :one" : "",
+      expiresAtSeconds === undefined ? " REMOVE #e" : ""
+    ].join("")
+    return new UpdateItemCommand({
+      TableName: layout.tableName,
+      Key: keyOf(layout, key),
+      UpdateExpression: expression,
+      ConditionExpression: condition,
+      ExpressionAttributeNames: namesIn(layout, expression, condition),
+      ExpressionAttributeValues: {
+        ...values,
+        ":d": S(data),
+        ":w": S(writeId),
+        ...(version === undefined ? { ":one": N(1) } : { ":next": N(version) }),
+        ...(expiresAtSeconds === undefined ? {} : { ":e": N(expiresAtSeconds) })
+      },
+      ReturnValues: returns,
+      ReturnValuesOnConditionCheckFailure: "ALL_OLD",
+      ReturnConsumedCapacity: "TOTAL"
+    })
+  }
+
+  return (key: StorageKey, write: Write, update: Update): Effect.Effect<Written | Refused | Full, Backend> =>
+    Effect.flatMap(
+      send("UpdateItem", (http) => client.send(withoutSdkRetries(commandOf(key, write, update)), http), toNotWritten),
+      (output): Effect.Effect<Written | Refused | Full, Backend> => {
+        if ("isTooLarge" in output) {
+          if (!output.isTooLarge) return refusedBy(layout, output.item)
+          const actual = byteLength(write.data)
+          return Effect.succeed({ _tag: "Full", resource: "ItemBytes", limit: maxItemBytes, actual })
+        }
+        const returned = Number(output.Attributes?.[layout.names["#v"]]?.N ?? 0)
+        const version = update.version ?? (update.returns === "UPDATED_NEW" ? returned : returned + 1)
+        return Effect.succeed({ _tag: "Written", version })
+      }
+    )
+}
+
+const makeRemove =
+  (client: DynamoDBClient, layout: Layout, send: Send): Engine["remove"] =>
+  (key, expectation, nowSeconds) => {
+    const { condition, values }: Condition =
+      expectation === undefined
+        ? { condition: `attribute_exists(#pk) AND ${isLive}`, values: { ":now": N(nowSeconds) } }
+        : isExpected(expectation, nowSeconds)
+    return Effect.flatMap(
+      send(
+        "DeleteItem",
+        (http) =>
+          client.send(
+            withoutSdkRetries(
+              new DeleteItemCommand({
+                TableName: layout.tableName,
+                Key: keyOf(layout, key),
+                ConditionExpression: condition,
+                ExpressionAttributeNames: namesIn(layout, condition),
+                ExpressionAttributeValues: values,
+                ReturnValuesOnConditionCheckFailure: expectation === undefined ? "NONE" : "ALL_OLD",
+                ReturnConsumedCapacity: "TOTAL"
+              })
+            ),
+            http
+          ),
+        toNotWritten
+      ),
+      (output): Effect.Effect<Removed | Refused, Backend> =>
+        "isTooLarge" in output ? refusedBy(layout, output.item) : Effect.succeed({ _tag: "Removed" })
+    )
+  }
+
+const makeList =
+  (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): Engine["list"] =>
+  ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
+    const startsWith = `${layout.idPrefix}${idPrefix}`
+    const keys = startsWith === "" ? "#pk = :pk" : "#pk = :pk AND begins_with(#sk, :sk)"
+    const command = new QueryCommand({
+      TableName: layout.tableName,
+      KeyConditionExpression: keys,
+      FilterExpression: isLive,
+      ExpressionAttributeNames: namesIn(layout, keys, isLive),
+      ExpressionAttributeValues: {
+        ":pk": partitionOf(layout, owner),
+        ":now": N(nowSeconds),
+        ...(startsWith === "" ? {} : { ":sk": S(startsWith) })
+      },
+      ConsistentRead: consistentRead,
+      Limit: limit,
+      ScanIndexForward: order === "ascending",
+      ExclusiveStartKey: after === undefined ? undefined : keyOf(layout, { owner, id: after }),
+      ReturnConsumedCapacity: "TOTAL"
+    })
+    return Effect.flatMap(
+      send("Query", (http) => client.send(withoutSdkRetries(command), http)),
+      ({ Items = [], LastEvaluatedKey }) =>
+        Effect.map(
+          Effect.forEach(Items, (item) =>
+            Effect.map(parse(layout, item), (stored) => ({ id: idOf(layout, item), ...stored }))
+          ),
+          (records) => ({ records, next: LastEvaluatedKey === undefined ? undefined : idOf(layout, LastEvaluatedKey) })
+        )
+    )
+  }

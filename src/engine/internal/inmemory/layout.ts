@@ -1,0 +1,133 @@
+/** How records lie in memory: an owner's entries by id and in order, and all entries by expiry. */
+import * as Iterable from "effect/Iterable"
+import sortedBTree from "sorted-btree"
+import type { StoredRecord } from "../../../Engine.ts"
+import type { Order } from "../../../StorageBackend.ts"
+import type { StorageKey } from "../../../StorageKey.ts"
+
+// A CommonJS module: Node imports its `module.exports`, and some bundlers its default export.
+const BTree = "default" in sortedBTree ? sortedBTree.default : sortedBTree
+
+export interface Entry {
+  readonly key: StorageKey
+  readonly owner: Owner
+  record: StoredRecord
+  bytes: number
+}
+
+interface Owner {
+  readonly entries: Map<string, Entry>
+  readonly order: InstanceType<typeof BTree<string, Entry>>
+}
+
+export type Store = ReturnType<typeof makeStore>
+
+export const makeStore = () => {
+  const owners = new Map<string, Owner>()
+  // An ordered map where a heap would do: it also lets go of an expiry that a later write has changed.
+  const expiries = new BTree<number, Set<Entry>>(undefined, compare)
+  const size = { records: 0, bytes: 0 }
+
+  const find = (key: StorageKey): Entry | undefined => owners.get(key.owner)?.entries.get(key.id)
+
+  const schedule = (entry: Entry) => {
+    const expiry = entry.record.expiresAtSeconds
+    if (expiry === undefined) return
+    const due = expiries.get(expiry)
+    if (due === undefined) expiries.set(expiry, new Set([entry]))
+    else due.add(entry)
+  }
+
+  const unschedule = (entry: Entry) => {
+    const expiry = entry.record.expiresAtSeconds
+    const due = expiry === undefined ? undefined : expiries.get(expiry)
+    if (expiry === undefined || due === undefined) return
+    due.delete(entry)
+    if (due.size === 0) expiries.delete(expiry)
+  }
+
+  const drop = (entry: Entry) => {
+    unschedule(entry)
+    const { key, owner } = entry
+    owner.entries.delete(key.id)
+    owner.order.delete(sortKey(key.id))
+    if (owner.entries.size === 0) owners.delete(key.owner)
+    size.records--
+    size.bytes -= entry.bytes
+  }
+
+  /** Drops all expired entries, and returns how many. */
+  const dropExpired = (nowSeconds: number): number => {
+    const before = size.records
+    for (let expiry = expiries.minKey(); expiry !== undefined && expiry <= nowSeconds; expiry = expiries.minKey()) {
+      for (const entry of expiries.get(expiry) ?? []) drop(entry)
+    }
+    return before - size.records
+  }
+
+  const insert = (key: StorageKey, record: StoredRecord, bytes: number) => {
+    let owner = owners.get(key.owner)
+    if (owner === undefined) {
+      owner = { entries: new Map(), order: new BTree<string, Entry>(undefined, compare) }
+      owners.set(key.owner, owner)
+    }
+    const entry = { key, owner, record, bytes }
+    owner.entries.set(key.id, entry)
+    owner.order.set(sortKey(key.id), entry)
+    size.records++
+    size.bytes += bytes
+    schedule(entry)
+  }
+
+  const overwrite = (entry: Entry, record: StoredRecord, bytes: number) => {
+    unschedule(entry)
+    size.bytes += bytes - entry.bytes
+    entry.record = record
+    entry.bytes = bytes
+    schedule(entry)
+  }
+
+  /** Writes a record over an entry, or as a new one. */
+  const write = (key: StorageKey, entry: Entry | undefined, record: StoredRecord, bytes: number) => {
+    if (entry === undefined) insert(key, record, bytes)
+    else overwrite(entry, record, bytes)
+  }
+
+  /** The entries of an owner whose ids start with a prefix, in order, from after an id or from the start. */
+  const walk = function* (owner: string, idPrefix: string, after: string | undefined, order: Order) {
+    const tree = owners.get(owner)?.order
+    if (tree === undefined) return
+    const start = sortKey(idPrefix)
+    for (const [id, entry] of entriesFrom(tree, start, after, order)) {
+      if (!id.startsWith(start)) return
+      yield entry
+    }
+  }
+
+  return { size, find, drop, dropExpired, write, walk }
+}
+
+/** The entries from a prefix on, or from the id on after which a page starts. */
+const entriesFrom = (tree: Owner["order"], start: string, after: string | undefined, order: Order) => {
+  if (order === "ascending") {
+    if (after === undefined) return tree.entries(start)
+    const entries = tree.entries(sortKey(after))
+    return tree.has(sortKey(after)) ? Iterable.drop(entries, 1) : entries
+  }
+  // No id with the prefix has a code unit 0xffff next: in a sort key that is the second half of a character.
+  return tree.entriesReversed(after === undefined ? `${start}\uffff` : sortKey(after), undefined, true)
+}
+
+/**
+ * A string whose order by UTF-16 code units, which is JavaScript's, is the order of the given string by the bytes of
+ * its UTF-8. Surrogates, which stand for the highest characters, change places with the code units above them.
+ */
+const sortKey = (text: string): string =>
+  /[\ud800-\uffff]/.test(text)
+    ? text.replace(/[\ud800-\uffff]/g, (unit) => {
+        const code = unit.charCodeAt(0)
+        return String.fromCharCode(code < 0xe000 ? code + 0x2000 : code - 0x800)
+      })
+    : text
+
+const compare = (a: string | number, b: string | number): number => (a < b ? -1 : a > b ? 1 : 0)

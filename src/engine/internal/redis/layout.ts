@@ -1,0 +1,40 @@
+/** How records lie in Redis: a hash for each, and two sorted sets for each owner. */
+import * as Effect from "effect/Effect"
+import type { StoredRecord } from "../../../Engine.ts"
+import { type Backend, makeBackend } from "../../../StorageError.ts"
+import { notApplied } from "../failure.ts"
+
+/** The fields of a hash. An empty `expires_at` is never, and an empty `write_id` is none. */
+export const fields = ["version", "data", "write_id", "expires_at"] as const
+
+/** An owner as a hash tag, which ends at the first brace. */
+const tagOf = (owner: string): string => owner.replace(/[%{}]/g, encodeURIComponent)
+
+export const keysOf = (keyPrefix: string, owner: string) => {
+  const base = `${keyPrefix}:{${tagOf(owner)}}`
+  return { record: `${base}:record:`, index: `${base}:index`, expiry: `${base}:expiry` }
+}
+
+/** A pattern for the names of all owners' expiry sets. */
+export const expiryPattern = (keyPrefix: string): string => `${keyPrefix.replace(/[\\*?[\]^-]/g, "\\$&")}:{*}:expiry`
+
+/** The record in the fields of a hash. If they are damaged, it fails with `Corrupt`. */
+export const parse = (
+  owner: string,
+  id: string,
+  [version = "", data = "", writeId = "", expiresAt = ""]: ReadonlyArray<string>
+): Effect.Effect<StoredRecord, Backend> => {
+  const isVersion = /^[1-9]\d*$/.test(version) && Number.isSafeInteger(Number(version))
+  const isExpiry = /^(-?\d+)?$/.test(expiresAt)
+  if (!isVersion || !isExpiry) {
+    const problem = isVersion ? "expires_at is not an epoch second" : "version is not an integer from 1 up"
+    const description = `The hash of the record ${id} of ${owner} is damaged: its field ${problem}. Repair it in Redis, or delete the record`
+    return Effect.fail(makeBackend(notApplied("Corrupt", description)))
+  }
+  return Effect.succeed({
+    data,
+    version: Number(version),
+    writeId: writeId === "" ? undefined : writeId,
+    expiresAtSeconds: expiresAt === "" ? undefined : Number(expiresAt)
+  })
+}

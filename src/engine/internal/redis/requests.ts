@@ -1,0 +1,168 @@
+/** The commands and scripts that each operation sends to Redis: one each, save for a cleanup. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Redis from "effect/persistence/Redis"
+import {
+  type Engine,
+  type Expectation,
+  isExpired,
+  type Refused,
+  type Removed,
+  type Write,
+  type Written
+} from "../../../Engine.ts"
+import { toMillis } from "../../../internal/time.ts"
+import { type Backend, makeBackend } from "../../../StorageError.ts"
+import type { StorageKey } from "../../../StorageKey.ts"
+import { cleanupBatch, clockSlackSeconds } from "../limits.ts"
+import { failureOf } from "./failure.ts"
+import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
+import { cleanupScript, forgetScript, listScript, removeScript, type Script, writeScript } from "./scripts.ts"
+
+/** How a script takes an expectation: its kind, the version, and what else must match. */
+type ExpectationArgs = readonly [kind: string, version: number, match: string]
+
+const argsOf = (expectation: Expectation): ExpectationArgs => {
+  switch (expectation._tag) {
+    case "Absent":
+      return ["nothing", 0, ""]
+    case "Version":
+      return ["version", expectation.version, ""]
+    case "Write":
+      return ["write", expectation.version, expectation.writeId]
+    case "Data":
+      return ["data", expectation.version, expectation.data]
+  }
+}
+
+export type Run = <A>(command: Effect.Effect<A, Redis.RedisError>) => Effect.Effect<A, Backend>
+
+/** The failure of a command that changes nothing. */
+export const asRead = (
+  { operation, reason: { _tag: reason, cause, description } }: Backend,
+  newOperation = operation
+): Backend => makeBackend({ operation: newOperation, outcome: "not-applied", reason, description, cause })
+
+/** Runs one command, up to a time-out. */
+export const makeRun = (requestTimeout: Duration.Input): Run => {
+  const timeout = Duration.millis(toMillis("requestTimeout", requestTimeout))
+  const description = `Redis did not answer within ${Duration.format(timeout)}`
+  const timedOut = Effect.suspend(() =>
+    Effect.fail(makeBackend({ reason: "Timeout", outcome: "unknown", description }))
+  )
+  return (command) =>
+    Effect.timeoutOrElse(Effect.mapError(command, failureOf), { duration: timeout, orElse: () => timedOut })
+}
+
+type Address = Pick<StorageKey, "id" | "owner">
+
+export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: string): Engine => {
+  const runRead: Run = (command) => Effect.mapError(run(command), (error) => asRead(error))
+
+  const evalRecord = <Reply>(
+    recordScript: Script<Reply>,
+    { id, owner }: Address,
+    args: ReadonlyArray<string | number>
+  ) => {
+    const { expiry, index, record } = keysOf(keyPrefix, owner)
+    return run(redis.eval(recordScript)([record + id, index, expiry], [id, ...args]))
+  }
+
+  const write = (
+    key: StorageKey,
+    { data, expiresAtSeconds, writeId }: Write,
+    expectation: ExpectationArgs,
+    nowSeconds: number
+  ): Effect.Effect<Written | Refused, Backend> => {
+    const expiry =
+      expiresAtSeconds === undefined
+        ? ["", ""]
+        : [expiresAtSeconds, Math.max(1, expiresAtSeconds - nowSeconds + clockSlackSeconds)]
+    return Effect.flatMap(
+      evalRecord(writeScript, key, [nowSeconds, ...expectation, data, writeId, ...expiry]),
+      (reply): Effect.Effect<Written | Refused, Backend> =>
+        reply.length === 1 ? Effect.succeed({ _tag: "Written", version: Number(reply[0]) }) : refusedBy(key, reply)
+    )
+  }
+
+  const read = ({ id, owner }: Address) =>
+    Effect.flatMap(
+      runRead(redis.send<ReadonlyArray<string | null>>("HMGET", keysOf(keyPrefix, owner).record + id, ...fields)),
+      (values) => {
+        if (values.every((value) => value === null)) return Effect.undefined
+        return parse(
+          owner,
+          id,
+          values.map((value) => value ?? "")
+        )
+      }
+    )
+
+  /** The record of an id that a listing found, if it is live. The id may have come without fields. */
+  const readListed = Effect.fnUntraced(function* (key: Address, values: ReadonlyArray<string>, nowSeconds: number) {
+    if (values.some((value) => value !== "")) return yield* parse(key.owner, key.id, values)
+    const stored = yield* read(key)
+    if (stored === undefined) yield* Effect.ignore(evalRecord(forgetScript, key, []))
+    return stored === undefined || isExpired(stored, nowSeconds) ? undefined : stored
+  })
+
+  return {
+    read,
+
+    put: (key, newWrite, nowSeconds) => write(key, newWrite, ["anything", 0, ""], nowSeconds),
+
+    swap: (key, newWrite, expectation, nowSeconds) => write(key, newWrite, argsOf(expectation), nowSeconds),
+
+    remove: (key, expectation, nowSeconds) =>
+      Effect.flatMap(
+        evalRecord(removeScript, key, [nowSeconds, ...(expectation ? argsOf(expectation) : ["live", 0, ""])]),
+        (reply): Effect.Effect<Removed | Refused, Backend> =>
+          reply.length === 1 ? Effect.succeed({ _tag: "Removed" }) : refusedBy(key, reply)
+      ),
+
+    list: Effect.fnUntraced(function* ({ idPrefix, owner }, { after = "", limit, order }, nowSeconds) {
+      const { expiry, index, record } = keysOf(keyPrefix, owner)
+      const args = [record, idPrefix, after, order, limit, nowSeconds]
+      const [more, last, ...values] = yield* runRead(redis.eval(listScript)([index, expiry], args))
+      const records = yield* Effect.forEach(
+        Array.from({ length: values.length / 5 }, (_, i) => values.slice(i * 5, i * 5 + 5)),
+        ([id = "", ...hash]) =>
+          Effect.map(readListed({ owner, id }, hash, nowSeconds), (stored) =>
+            stored === undefined ? [] : [{ id, ...stored }]
+          ),
+        { concurrency: 16 }
+      )
+      return { records: records.flat(), next: more === "more" ? last : undefined }
+    }),
+
+    cleanup: makeCleanup(redis, run, keyPrefix)
+  }
+}
+
+const refusedBy = (key: StorageKey, reply: ReadonlyArray<string>): Effect.Effect<Refused, Backend> =>
+  reply.length === 0
+    ? Effect.succeed({ _tag: "Refused", current: undefined })
+    : Effect.map(parse(key.owner, key.id, reply), (current) => ({ _tag: "Refused", current }))
+
+/** Scans for the owners' expiry sets, and removes what is due in each, batch by batch. */
+const makeCleanup = (redis: Redis.Redis["Service"], run: Run, keyPrefix: string): Engine["cleanup"] =>
+  Effect.fnUntraced(function* (nowSeconds) {
+    const scan = ["MATCH", expiryPattern(keyPrefix), "COUNT", "1000", "TYPE", "zset"]
+    let [cursor, removed] = ["0", 0]
+    do {
+      const [next, found] = yield* run(redis.send<[string, ReadonlyArray<string>]>("SCAN", cursor, ...scan))
+      for (const expiry of found) {
+        const base = expiry.slice(0, -"expiry".length)
+        const removeBatch = run(
+          redis.eval(cleanupScript)([`${base}index`, expiry], [`${base}record:`, nowSeconds - clockSlackSeconds])
+        )
+        for (let due = cleanupBatch; due === cleanupBatch; ) {
+          const batch = yield* removeBatch
+          due = batch[0]
+          removed += batch[1]
+        }
+      }
+      cursor = next
+    } while (cursor !== "0")
+    return removed
+  })

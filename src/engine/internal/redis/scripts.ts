@@ -1,0 +1,150 @@
+/** The Lua scripts that Redis runs, each as one atomic step. */
+import * as Redis from "effect/persistence/Redis"
+import { maxVersion } from "../../../StorageBackend.ts"
+import { cleanupBatch, clockSlackSeconds, maxPageBytes } from "../limits.ts"
+import { fields } from "./layout.ts"
+
+export type Script<Reply> = ReturnType<typeof script<Reply>>
+
+const script = <Reply>(lua: string) =>
+  Redis.script((keys: ReadonlyArray<string>, args: ReadonlyArray<string | number>) => [...keys, ...args], {
+    lua,
+    numberOfKeys: (keys) => keys.length
+  }).withReturnType<Reply>()
+
+const hashFields = fields.map((field) => `'${field}'`).join(", ")
+
+/**
+ * Reads the stored record, and says whether it is sound, live and as expected. A damaged record can only be removed.
+ */
+const readRecord = `
+  local key, index, expiry = KEYS[1], KEYS[2], KEYS[3]
+  local id, now, expected, expected_version, expected_match = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+  local version, data, write_id, expires_at = unpack(redis.call('HMGET', key, ${hashFields}))
+  local stored = version or data or write_id or expires_at
+  if write_id == '' then write_id = false end
+  if expires_at == '' then expires_at = false end
+  local sound = string.find(version or '', '^[1-9]%d*$') and (not expires_at or string.find(expires_at, '^%-?%d+$'))
+  local live = stored and not (sound and expires_at and tonumber(expires_at) <= now)
+  local function as_expected()
+    if expected == 'nothing' then return not live end
+    if expected == 'live' then return live end
+    if stored and not sound then return false end
+    if expected == 'anything' then return true end
+    if not live or version ~= expected_version then return false end
+    if expected == 'write' then return write_id == expected_match end
+    if expected == 'data' then return not write_id and data == expected_match end
+    return true
+  end
+  local function refused()
+    if not stored or expected == 'live' then return {} end
+    return {version or '', data or '', write_id or '', expires_at or ''}
+  end
+`
+
+/**
+ * Returns the new version alone if it wrote, and otherwise the stored record, if there is one. Numbers are exact up to
+ * 2^53. Redis does not undo what a script did before it failed. So the hash is written last, and then only its expiry, which
+ * may fail.
+ */
+export const writeScript = script<ReadonlyArray<string>>(`
+  ${readRecord}
+  local new_data, new_write_id, new_expires_at, ttl = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+  local number = tonumber(version or 0) or 0
+  if number >= ${maxVersion} or not as_expected() then return refused() end
+  local next = string.format('%.0f', number + 1)
+  redis.call('ZADD', index, 0, id)
+  if ttl == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, new_expires_at, id) end
+  redis.call('PERSIST', key)
+  redis.call('HSET', key, 'version', next, 'data', new_data, 'write_id', new_write_id, 'expires_at', new_expires_at)
+  if ttl ~= '' then
+    local at = math.max(tonumber(redis.call('TIME')[1]) + tonumber(ttl), tonumber(new_expires_at) + ${clockSlackSeconds})
+    redis.pcall('EXPIREAT', key, string.format('%.0f', at))
+  end
+  return {next}
+`)
+
+export const removeScript = script<ReadonlyArray<string>>(`
+  ${readRecord}
+  if not live or not as_expected() then return refused() end
+  redis.call('ZREM', expiry, id)
+  redis.call('ZREM', index, id)
+  redis.call('DEL', key)
+  return {'removed'}
+`)
+
+/**
+ * Returns whether more records follow, the last id examined, and the live records. If the hash of an id is gone and its
+ * expiry is so long ago that the record is live for no client, the id leaves the index. Otherwise the id comes without
+ * fields: while a cluster moves the slot, the hash may be on another node.
+ */
+export const listScript = script<ReadonlyArray<string>>(`
+  local index, expiry = KEYS[1], KEYS[2]
+  local records, prefix, after, order, limit, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+  local first, last = '[' .. prefix, '(' .. prefix .. '\\255'
+  local ids
+  if order == 'ascending' then
+    if after ~= '' then first = '(' .. after end
+    ids = redis.call('ZRANGE', index, first, last, 'BYLEX', 'LIMIT', 0, limit + 1)
+  else
+    if after ~= '' then last = '(' .. after end
+    ids = redis.call('ZRANGE', index, last, first, 'BYLEX', 'REV', 'LIMIT', 0, limit + 1)
+  end
+  local found, examined, bytes = {'', ''}, 0, 0
+  for _, id in ipairs(ids) do
+    if examined == limit or bytes >= ${maxPageBytes} then
+      found[1] = 'more'
+      break
+    end
+    examined = examined + 1
+    found[2] = id
+    local hash = redis.pcall('HMGET', records .. id, ${hashFields})
+    if hash.err and not string.find(hash.err, 'non local key') then return hash end
+    local version, data, write_id, expires_at = unpack(hash)
+    local due = not (version or data or write_id or expires_at) and redis.call('ZSCORE', expiry, id)
+    if due and tonumber(due) <= now - ${clockSlackSeconds} then
+      redis.pcall('ZREM', index, id)
+      redis.pcall('ZREM', expiry, id)
+    elseif not ((tonumber(expires_at or '') or now + 1) <= now) then
+      bytes = bytes + #(data or '')
+      for _, value in ipairs({id, version or '', data or '', write_id or '', expires_at or ''}) do
+        found[#found + 1] = value
+      end
+    end
+  end
+  return found
+`)
+
+/** Takes an id out of the index if its hash is gone. */
+export const forgetScript = script<number>(`
+  local key, index, expiry = KEYS[1], KEYS[2], KEYS[3]
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('ZREM', expiry, ARGV[1])
+    redis.call('ZREM', index, ARGV[1])
+  end
+  return 0
+`)
+
+/**
+ * Returns how many ids the expiry index listed as due, and how many were removed. The index may be stale, so the expiry
+ * in the record's hash decides.
+ */
+export const cleanupScript = script<readonly [due: number, removed: number]>(`
+  local index, expiry = KEYS[1], KEYS[2]
+  local records, until_second = ARGV[1], tonumber(ARGV[2])
+  local due, removed = redis.call('ZRANGE', expiry, '-inf', until_second, 'BYSCORE', 'LIMIT', 0, ${cleanupBatch}), 0
+  for _, id in ipairs(due) do
+    local key = records .. id
+    local expires_at = redis.call('HGET', key, 'expires_at')
+    local seconds = tonumber(expires_at or '')
+    if redis.call('EXISTS', key) == 1 and not (seconds and seconds <= until_second) then
+      if seconds then redis.call('ZADD', expiry, expires_at, id) else redis.call('ZREM', expiry, id) end
+    else
+      redis.call('DEL', key)
+      redis.call('ZREM', index, id)
+      redis.call('ZREM', expiry, id)
+      removed = removed + 1
+    end
+  end
+  return {#due, removed}
+`)

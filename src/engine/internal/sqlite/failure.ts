@@ -1,0 +1,98 @@
+/** What SQLite's errors come to. The codes have the names of SQLite's "Result and Error Codes". */
+
+import { type Failure, notApplied } from "../failure.ts"
+import { safeCause } from "../safeCause.ts"
+
+/** An error of `node:sqlite`. */
+export interface SqliteError extends Error {
+  readonly code?: string
+  /** SQLite's extended result code. */
+  readonly errcode?: number
+}
+
+const SQLITE_BUSY = 5
+const SQLITE_LOCKED = 6
+const SQLITE_NOMEM = 7
+const SQLITE_READONLY = 8
+const SQLITE_IOERR = 10
+const SQLITE_CORRUPT = 11
+const SQLITE_FULL = 13
+const SQLITE_CANTOPEN = 14
+const SQLITE_PERM = 3
+const SQLITE_NOTADB = 26
+
+/** The lock of the log's index stayed taken. */
+const SQLITE_PROTOCOL = 15
+
+/** An extended code: there is no room for the log's index, the file `-shm`. */
+const SQLITE_IOERR_SHMSIZE = 4874
+
+const primaryCodeOf = ({ errcode = 0 }: SqliteError): number => errcode & 0xff
+
+/** Whether another process has the file locked. */
+export const isLocked = (error: SqliteError): boolean =>
+  [SQLITE_BUSY, SQLITE_LOCKED, SQLITE_PROTOCOL].includes(primaryCodeOf(error))
+
+/** Whether there was no room for a write. */
+export const isFull = (error: SqliteError): boolean => primaryCodeOf(error) === SQLITE_FULL
+
+/**
+ * What an error says, as far as it may be shown. Node.js repeats the arguments that it refuses, so its messages are left
+ * out. SQLite's own messages name tables and columns, never their content.
+ */
+const messageOf = ({ code, message, name }: SqliteError): string =>
+  code === "ERR_SQLITE_ERROR" ? message : `${name}${code === undefined ? "" : ` ${code}`}`
+
+/** What went wrong, and whether SQLite may have applied the operation. */
+export const failureOf = (error: SqliteError, filename: string): Failure => {
+  if (error.code === "ERR_INVALID_STATE") {
+    return notApplied("Misconfigured", `${filename} was closed with the scope of its Layer: use it within that scope`)
+  }
+  if (error.code === "ERR_OUT_OF_RANGE") {
+    return notApplied(
+      "Corrupt",
+      `${filename} holds a number that is neither a version nor a time: repair or delete that record`
+    )
+  }
+  if (isFull(error) || error.errcode === SQLITE_IOERR_SHMSIZE) {
+    return notApplied(
+      "Unavailable",
+      `The disk of ${filename} is full: make room on it, at least as much as ${filename}-wal takes. Until then no ` +
+        "record can be written or removed, since a removal is written to that log as well"
+    )
+  }
+  switch (primaryCodeOf(error)) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+    case SQLITE_PROTOCOL:
+      return notApplied("Unavailable", `Another process keeps ${filename} locked: see which one, and why for so long`)
+    case SQLITE_PERM:
+    case SQLITE_READONLY:
+      return notApplied("Misconfigured", `${filename} can't be written: let this process write it and its folder`)
+    case SQLITE_NOMEM:
+      return notApplied("Unavailable", `SQLite has not enough memory for ${filename}`)
+    case SQLITE_IOERR:
+      return {
+        reason: "Unavailable",
+        outcome: "unknown",
+        description: `The disk failed to read or write ${filename}: ${messageOf(error)}`
+      }
+    case SQLITE_CORRUPT:
+      return notApplied("Corrupt", `${filename} is damaged: restore it from a backup (${messageOf(error)})`)
+    case SQLITE_CANTOPEN:
+      return notApplied(
+        "Misconfigured",
+        `${filename} can't be opened: it must be a file that this process may write, in a folder that exists`
+      )
+    case SQLITE_NOTADB:
+      return notApplied(
+        "Corrupt",
+        `${filename} is not an SQLite file, or its start is damaged: name another file, or restore it from a backup`
+      )
+    default:
+      return { reason: "Unknown", outcome: "unknown", description: `SQLite failed on ${filename}: ${messageOf(error)}` }
+  }
+}
+
+/** The error as it may be shown. */
+export const causeOf = (error: SqliteError): Error => safeCause(error, messageOf(error))
