@@ -93,36 +93,30 @@ export const makeStore = () => {
     else overwrite(entry, record, bytes)
   }
 
-  /** The entries of an owner whose ids start with a prefix, in order, from after an id or from the start. */
-  const walk = function* (owner: string, idPrefix: string, after: string | undefined, order: Order) {
+  /**
+   * An owner's entries by their sort keys, in order: from a prefix on, or from the id on after which a page starts. They
+   * go on past the prefix. It is an iterator and no generator, which would cost a sixth of a page.
+   */
+  const entriesFrom = (owner: string, start: string, after: string | undefined, order: Order) => {
     const tree = owners.get(owner)?.order
-    if (tree === undefined) return
-    const start = sortKey(idPrefix)
-    for (const [id, entry] of entriesFrom(tree, start, after, order)) {
-      if (!id.startsWith(start)) return
-      yield entry
+    if (tree === undefined) return []
+    if (order === "ascending") {
+      if (after === undefined) return tree.entries(start)
+      const entries = tree.entries(sortKey(after))
+      return tree.has(sortKey(after)) ? Iterable.drop(entries, 1) : entries
     }
+    // No id with the prefix has a code unit 0xffff next: in a sort key that is the second half of a character.
+    return tree.entriesReversed(after === undefined ? `${start}\uffff` : sortKey(after), undefined, true)
   }
 
-  return { size, find, drop, dropExpired, write, walk }
-}
-
-/** The entries from a prefix on, or from the id on after which a page starts. */
-const entriesFrom = (tree: Owner["order"], start: string, after: string | undefined, order: Order) => {
-  if (order === "ascending") {
-    if (after === undefined) return tree.entries(start)
-    const entries = tree.entries(sortKey(after))
-    return tree.has(sortKey(after)) ? Iterable.drop(entries, 1) : entries
-  }
-  // No id with the prefix has a code unit 0xffff next: in a sort key that is the second half of a character.
-  return tree.entriesReversed(after === undefined ? `${start}\uffff` : sortKey(after), undefined, true)
+  return { size, find, drop, dropExpired, write, entriesFrom }
 }
 
 /**
  * A string whose order by UTF-16 code units, which is JavaScript's, is the order of the given string by the bytes of
  * its UTF-8. Surrogates, which stand for the highest characters, change places with the code units above them.
  */
-const sortKey = (text: string): string =>
+export const sortKey = (text: string): string =>
   /[\ud800-\uffff]/.test(text)
     ? text.replace(/[\ud800-\uffff]/g, (unit) => {
         const code = unit.charCodeAt(0)
