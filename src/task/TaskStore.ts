@@ -1,9 +1,9 @@
 /**
  * Durable tasks: the life of a long-running operation, by the Model Context Protocol's task lifecycle (specification of
- * 2025-11-25), on any backend. Owners are kept apart, tasks expire, and each owner has only so many.
+ * 2025-11-25), on any backend. Owners are kept apart, tasks expire, and each owner has a limited number of them.
  *
- * Every change is one compare-and-set under a retry schedule, and is checked again on each try: of two completions that
- * race, one wins and the other is an `InvalidTransition`.
+ * Every change is one compare-and-set under a retry schedule, and each try checks again whether it is allowed. If two
+ * completions race, one wins and the other fails with `InvalidTransition`.
  */
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
@@ -33,58 +33,103 @@ import { isReserved, readTask } from "./internal/stored.ts"
 import * as Task from "./Task.ts"
 import * as TaskError from "./TaskError.ts"
 
-/** Which task, and whose it must be. */
+/**
+ * The address of a task: its id, and the owner that it must belong to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TaskKey {
   readonly ownerId: string
   readonly taskId: string
 }
 
-/** What a task is created with. */
+/**
+ * How a task is created.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CreateOptions {
   readonly ownerId: string
-  /** The method of the request that makes the task, `tools/call` for one. */
+  /** The method of the request that makes the task, for example `tools/call`. */
   readonly requestMethod: string
-  /** How long the task lives; the store's `defaultTtl` where it is left out. */
+  /** How long the task lives; the store's `defaultTtl` if it is left out. */
   readonly ttl?: Duration.Input | undefined
 }
 
-/** Which of an owner's tasks are listed. */
+/**
+ * Which of an owner's tasks are listed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface ListOptions {
   readonly ownerId: string
-  /** The most tasks of one page, from 1 to 1,000; 100 by default. */
+  /** The most tasks in one page, from 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined
-  /** Where the page before ended. */
+  /** The cursor of the previous page. */
   readonly cursor?: string | undefined
 }
 
-/** One page of an owner's tasks. */
+/**
+ * One page of an owner's tasks.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Page {
   readonly tasks: ReadonlyArray<Task.TaskRecord>
   /**
-   * The ids of this page's records that can't be read as tasks, for example since a later version wrote them. Each is
+   * The ids of this page's records that can't be read as tasks, for example because a later version wrote them. Each is
    * logged once. `remove` removes them.
    */
   readonly unreadable: ReadonlyArray<string>
-  /** Leads to the next page. A page may be short or even empty and have one: only its absence is the end. */
+  /** Leads to the next page. A page may be short or empty and still have a cursor. You are done when there is none. */
   readonly cursor: string | undefined
 }
 
-/** How often a task is looked at. */
+/**
+ * How often a task is read.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface WatchOptions {
-  /** By default every `pollInterval` of the store, for ever. */
+  /** Every `pollInterval` of the store by default, for ever. */
   readonly schedule?: Schedule.Schedule<unknown> | undefined
 }
 
-/** What every operation can raise. */
+/**
+ * What every operation may fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type AccessError = StorageKey.InvalidKey | TaskError.AnonymousOwner | Backend
 
-/** What reading a task can raise. */
+/**
+ * What reading a task may fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ReadError = AccessError | TaskError.TaskNotFound
 
-/** What changing a task can raise. */
+/**
+ * What changing a task may fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ChangeError = ReadError | TaskError.TaskExpired | TaskError.ConcurrentModification | CapacityExceeded
 
-/** What storing a result, an error or inputs can raise besides. */
+/**
+ * What storing a result, an error or inputs may fail with as well.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type PayloadError = TaskError.InvalidPayload | TaskError.PayloadTooLarge
 
 /**
@@ -107,13 +152,16 @@ export type PayloadError = TaskError.InvalidPayload | TaskError.PayloadTooLarge
  * const layer = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
  * assert.deepStrictEqual(Effect.runSync(program.pipe(Effect.provide(layer))), { content: [] })
  * ```
+ *
+ * @category services
+ * @since 0.1.0
  */
 export class TaskStore extends Context.Service<
   TaskStore,
   {
     /**
-     * Creates a task that works. Two requests, however many tasks the owner has: one takes a place in the owner's limit,
-     * one writes the task. One more if this process has not seen the owner's places yet.
+     * Creates a task with status `working`. Two requests, however many tasks the owner has: one takes a place in the
+     * owner's limit, and one writes the task. One more if this process has not seen the owner's places yet.
      *
      * If the creation fails or is interrupted, its place comes free again, unless the task was created. Only if the
      * process dies in between, or a write's outcome stays `unknown`, the place may stay taken until the task's expiry.
@@ -126,7 +174,7 @@ export class TaskStore extends Context.Service<
     >
 
     /**
-     * The task as it now is. If its record can't be read as a task, this fails with `Backend` of the reason `Corrupt`,
+     * Reads a task as it is now. If its record can't be read as a task, this fails with `Backend` of the reason `Corrupt`,
      * which names the record and the field. One request.
      */
     readonly get: (key: TaskKey) => Effect.Effect<Task.TaskRecord, ReadError>
@@ -145,21 +193,23 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | TaskError.PayloadTooLarge>
 
     /**
-     * Merges variables into the task's, also of one that has ended; null takes one away. Nothing is written unless all of it
-     * may be. Two requests.
+     * Merges variables into the task's, also if it has ended. Null takes a variable away. If one of them can't be stored,
+     * nothing is written. Two requests.
      */
     readonly setVariables: (
       key: TaskKey,
       variables: Readonly<Record<string, Schema.Json>>
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.VariablesTooLarge | TaskError.InvalidVariables>
 
-    /** Stores the result, also of a task that has ended without one. It is never replaced after the end. Two requests. */
+    /**
+     * Stores the result, also of a task that has ended without one. After the end a result is never replaced. Two requests.
+     */
     readonly setResult: (
       key: TaskKey,
       result: Schema.Json
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** The result of a task that has ended, null where it has none. One request. */
+    /** Returns the result of a task that has ended, or null if it has none. One request. */
     readonly getResult: (key: TaskKey) => Effect.Effect<Schema.Json, ReadError | TaskError.TaskNotReady>
 
     /** Ends a task and stores its result, in one write. A status that is not terminal is a defect. Two requests. */
@@ -172,18 +222,21 @@ export class TaskStore extends Context.Service<
       }
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** Stores the JSON-RPC error, also of a task that has failed without one. It is never replaced after the end. */
+    /**
+     * Stores the JSON-RPC error, also of a task that has ended without one. After the end an error is never replaced. Two
+     * requests.
+     */
     readonly setError: (
       key: TaskKey,
       error: Schema.Json
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** The JSON-RPC error, where the task has one. One request. */
+    /** Returns the JSON-RPC error, if the task has one. One request. */
     readonly getError: (key: TaskKey) => Effect.Effect<Option.Option<Schema.Json>, ReadError>
 
     /**
-     * Asks the client for inputs: stores the requests and moves the task to `input_required`, in one write. A key is never
-     * used twice in a task's life. Two requests.
+     * Asks the client for inputs: stores the requests and moves the task to `input_required`, in one write. If a key was
+     * used before in the task's life, it fails with `InputKeyReused`. Two requests.
      */
     readonly recordInputRequests: (
       key: TaskKey,
@@ -194,19 +247,19 @@ export class TaskStore extends Context.Service<
     >
 
     /**
-     * Takes the client's answers to what is outstanding, and ignores all others; what was answered is never replaced. The
-     * last answer moves the task back to `working`, in the same write. Two requests, one where nothing was taken.
+     * Takes the client's answers to outstanding requests, and ignores all others. An answer is never replaced. The last
+     * answer moves the task back to `working`, in the same write. Two requests; one if no answer is taken.
      */
     readonly deliverInputs: (
       key: TaskKey,
       responses: Readonly<Record<string, Schema.Json>>
     ) => Effect.Effect<Task.InputDelivery, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** What the client is asked for and what it has answered. One request. */
+    /** Returns what the client is asked for, and what it has answered. One request. */
     readonly inputSnapshot: (key: TaskKey) => Effect.Effect<Task.InputSnapshot, ReadError>
 
     /**
-     * One page of an owner's tasks, newest first. Records that can't be read as tasks are left out, and their ids are in
+     * Reads one page of an owner's tasks, newest first. Records that can't be read as tasks are left out, and their ids are in
      * `unreadable`. One request, as for a page of any listing.
      */
     readonly list: (options: ListOptions) => Effect.Effect<Page, AccessError | InvalidCursor>
@@ -225,12 +278,12 @@ export class TaskStore extends Context.Service<
      */
     readonly remove: (key: TaskKey) => Effect.Effect<void, ReadError | TaskError.ConcurrentModification>
 
-    /** Physically removes what has expired, where the engine does not do it by itself; returns how many records. */
+    /** Physically removes expired records if the engine does not do it by itself. Returns how many it removed. */
     readonly cleanupExpired: Effect.Effect<number, Backend>
 
     /**
-     * Looks at a task until it has ended, as often as a schedule says. Where the schedule is spent before that, it fails
-     * with `TaskNotReady`; where the task expires before that, with `TaskExpired`. One request a look.
+     * Reads a task until it has ended, as often as a schedule says. If the schedule is spent before that, it fails with
+     * `TaskNotReady`. If the task expires before that, it fails with `TaskExpired`. One request a read.
      */
     readonly awaitTerminal: (
       key: TaskKey,
@@ -238,8 +291,8 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ReadError | TaskError.TaskExpired | TaskError.TaskNotReady>
 
     /**
-     * The task now, and again whenever it is seen to have changed, up to its end. Where it expires before that, the stream
-     * fails with `TaskExpired`; where the schedule is spent, the stream ends. One request a look.
+     * Emits the task as it is now, and again each time that a read finds it changed, up to its end. If it expires before
+     * that, the stream fails with `TaskExpired`. If the schedule is spent, the stream ends. One request a read.
      */
     readonly changes: (
       key: TaskKey,
@@ -248,13 +301,18 @@ export class TaskStore extends Context.Service<
   }
 >()("effect-versioned-store/TaskStore") {}
 
-/** How a store is set up. */
+/**
+ * How a task store is set up.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options {
-  /** How long a task lives unless its creator says, at most `maxTtl`; 1 hour by default, `"Infinity"`: for ever. */
+  /** How long a task lives by default, at most `maxTtl`; 1 hour by default, for ever if it is `"Infinity"`. */
   readonly defaultTtl?: Duration.Input | undefined
-  /** The longest life that a creator may ask for; 24 hours by default, `"Infinity"`: no limit. */
+  /** The longest life that a creator may ask for; 24 hours by default, without limit if it is `"Infinity"`. */
   readonly maxTtl?: Duration.Input | undefined
-  /** How long an expired task can still be read; 1 hour by default, 0: not at all. */
+  /** How long an expired task can still be read; 1 hour by default, not at all if it is 0. */
   readonly grace?: Duration.Input | undefined
   /** The most bytes that a task's variables take as JSON, all together; 1 MiB by default. A backend may hold less. */
   readonly maxVariablesBytes?: number | undefined
@@ -275,15 +333,15 @@ export interface Options {
    * task's life.
    */
   readonly maxTasksPerOwner?: number | undefined
-  /** How often clients are told to look; 500 ms by default. */
+  /** How long clients should wait between two reads; 500 ms by default. */
   readonly pollInterval?: Duration.Input | undefined
-  /** Whether owners may be nobody, which is `""` or `"local"`; false by default. */
+  /** Whether the anonymous owners `""` and `"local"` may have tasks; false by default. */
   readonly allowAnonymous?: boolean | undefined
   /** How conflicts are retried; `VersionedStore.defaultRetrySchedule` by default. */
   readonly retrySchedule?: Schedule.Schedule<unknown, VersionConflict> | undefined
 }
 
-/** The owner of those who are not signed in, as pmcp-tasks names it. */
+/** The owner of tasks of anonymous clients, as pmcp-tasks names it. */
 const localOwner = "local"
 
 const make = Effect.fnUntraced(function* (options: Options) {
@@ -325,7 +383,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
 })
 
 /**
- * The task store with its defaults, on whichever backend the Layer below provides.
+ * The task store with its defaults, on the backend that the Layer below provides.
  *
  * @example
  * ```ts
@@ -334,6 +392,9 @@ const make = Effect.fnUntraced(function* (options: Options) {
  *
  * export const Tasks = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer: Layer.Layer<TaskStore, never, StorageBackend> = Layer.effect(
   TaskStore,
@@ -341,7 +402,7 @@ export const layer: Layer.Layer<TaskStore, never, StorageBackend> = Layer.effect
 )
 
 /**
- * The task store, set up otherwise.
+ * The task store with other settings.
  *
  * @example
  * ```ts
@@ -349,12 +410,15 @@ export const layer: Layer.Layer<TaskStore, never, StorageBackend> = Layer.effect
  *
  * export const Tasks = TaskStore.layerWith({ defaultTtl: "10 minutes", maxTasksPerOwner: 1000 })
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerWith = (options: Options): Layer.Layer<TaskStore, never, StorageBackend> =>
   Layer.effect(TaskStore, make(options))
 
 /**
- * The task store, set up from configuration.
+ * The task store with settings from configuration.
  *
  * @example
  * ```ts
@@ -366,6 +430,9 @@ export const layerWith = (options: Options): Layer.Layer<TaskStore, never, Stora
  *   maxTtl: Config.withDefault(Config.Duration("TASKS_MAX_TTL"), undefined)
  * })
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerConfig = (
   options: Config.Wrap<Options>
