@@ -174,8 +174,8 @@ export class TaskStore extends Context.Service<
     >
 
     /**
-     * Reads a task as it is now. If its record can't be read as a task, this fails with `Backend` of the reason `Corrupt`,
-     * which names the record and the field. One request.
+     * Reads a task as it is now. If its record can't be read as a task, this fails with `Backend` of the reason
+     * `Corrupt`, which names the record and the field. One request.
      */
     readonly get: (key: TaskKey) => Effect.Effect<Task.TaskRecord, ReadError>
 
@@ -193,8 +193,8 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | TaskError.PayloadTooLarge>
 
     /**
-     * Merges variables into the task's, also if it has ended. Null takes a variable away. If one of them can't be stored,
-     * nothing is written. Two requests.
+     * Merges variables into the task's, also if it has ended. Null takes a variable away. If one of them can't be
+     * stored, nothing is written. Two requests.
      */
     readonly setVariables: (
       key: TaskKey,
@@ -202,7 +202,8 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.VariablesTooLarge | TaskError.InvalidVariables>
 
     /**
-     * Stores the result, also of a task that has ended without one. After the end a result is never replaced. Two requests.
+     * Stores the result, also of a task that has ended without one. After the end a result is never replaced. Two
+     * requests.
      */
     readonly setResult: (
       key: TaskKey,
@@ -223,8 +224,8 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
     /**
-     * Stores the JSON-RPC error, also of a task that has ended without one. After the end an error is never replaced. Two
-     * requests.
+     * Stores the JSON-RPC error, also of a task that has ended without one. After the end an error is never replaced.
+     * Two requests.
      */
     readonly setError: (
       key: TaskKey,
@@ -235,8 +236,8 @@ export class TaskStore extends Context.Service<
     readonly getError: (key: TaskKey) => Effect.Effect<Option.Option<Schema.Json>, ReadError>
 
     /**
-     * Asks the client for inputs: stores the requests and moves the task to `input_required`, in one write. If a key was
-     * used before in the task's life, it fails with `InputKeyReused`. Two requests.
+     * Asks the client for inputs: stores the requests and moves the task to `input_required`, in one write. If a key
+     * was used before in the task's life, it fails with `InputKeyReused`. Two requests.
      */
     readonly recordInputRequests: (
       key: TaskKey,
@@ -259,8 +260,8 @@ export class TaskStore extends Context.Service<
     readonly inputSnapshot: (key: TaskKey) => Effect.Effect<Task.InputSnapshot, ReadError>
 
     /**
-     * Reads one page of an owner's tasks, newest first. Records that can't be read as tasks are left out, and their ids are in
-     * `unreadable`. One request, as for a page of any listing.
+     * Reads one page of an owner's tasks, newest first. Records that can't be read as tasks are left out, and their ids
+     * are in `unreadable`. One request, as for a page of any listing.
      */
     readonly list: (options: ListOptions) => Effect.Effect<Page, AccessError | InvalidCursor>
 
@@ -271,8 +272,8 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | TaskError.PayloadTooLarge>
 
     /**
-     * Removes a task, whatever its status, and frees its place in the owner's limit. If the place can't be freed at once,
-     * that is tried again in the background. Three requests.
+     * Removes a task, whatever its status, and frees its place in the owner's limit. If the place can't be freed at
+     * once, that is tried again in the background. Three requests.
      *
      * A record that can't be read as a task is removed too. Its place then comes free when the task would have expired.
      */
@@ -291,8 +292,8 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ReadError | TaskError.TaskExpired | TaskError.TaskNotReady>
 
     /**
-     * Emits the task as it is now, and again each time that a read finds it changed, up to its end. If it expires before
-     * that, the stream fails with `TaskExpired`. If the schedule is spent, the stream ends. One request a read.
+     * Emits the task as it is now, and again each time that a read finds it changed, up to its end. If it expires
+     * before that, the stream fails with `TaskExpired`. If the schedule is spent, the stream ends. One request a read.
      */
     readonly changes: (
       key: TaskKey,
@@ -325,12 +326,15 @@ export interface Options {
    * default. A backend may hold less.
    */
   readonly maxPayloadBytes?: number | undefined
-  /** How deeply a result, an error, an input request or response may be nested; 100 by default, and never more than 1,000. */
+  /**
+   * How deeply a result, an error, an input request or response may be nested; 100 by default, and never more than
+   * 1,000.
+   */
   readonly maxPayloadDepth?: number | undefined
   /**
-   * The most tasks that an owner has at a time; 100 by default. It is never passed. Up to 512 it is exact to the second: a
-   * place comes free in the second in which its task expires. Above 512 a place may stay taken for another 2% of its
-   * task's life.
+   * The most tasks that an owner has at a time; 100 by default. It is never passed. Up to 512 it is exact to the
+   * second: a place comes free in the second in which its task expires. Above 512 a place may stay taken for another 2%
+   * of its task's life.
    */
   readonly maxTasksPerOwner?: number | undefined
   /** How long clients should wait between two reads; 500 ms by default. */

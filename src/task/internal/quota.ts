@@ -46,8 +46,9 @@ export const make = Effect.fnUntraced(function* (limit: number) {
   })
 
   /**
-   * Changes an owner's ledger, from the one that was seen last if there is one. If `f` returns undefined, the ledger stays
-   * as it is. Once sent, the write is not interrupted, so that its outcome is known; `onLanded` runs when it has landed.
+   * Changes an owner's ledger, from the one that was seen last if there is one. If `f` returns undefined, the ledger
+   * stays as it is. Once sent, the write is not interrupted, so that its outcome is known; `onLanded` runs when it has
+   * landed.
    */
   const change = Effect.fnUntraced(function* <E>(
     ownerId: string,
@@ -95,8 +96,8 @@ export const make = Effect.fnUntraced(function* (limit: number) {
 
   /**
    * Gives a place back. If that fails and has changed nothing, it is tried again in the background until it succeeds or
-   * the place comes free by itself. It is not tried again if it may have been applied, since that could free the place of
-   * another task.
+   * the place comes free by itself. It is not tried again if it may have been applied, since that could free the place
+   * of another task.
    */
   const giveBack = (ownerId: string, until: number | null): Effect.Effect<void> => {
     const warn = (error: unknown) =>
@@ -116,8 +117,8 @@ export const make = Effect.fnUntraced(function* (limit: number) {
   }
 
   /**
-   * Takes a place and runs the creation of its task, which is not interrupted once it has begun. If the creation fails, or
-   * the fiber is interrupted before it, the place is given back, unless the task may have been created. Fails with
+   * Takes a place and runs the creation of its task, which is not interrupted once it has begun. If the creation fails,
+   * or the fiber is interrupted before it, the place is given back, unless the task may have been created. Fails with
    * `TooManyTasks` if no place is free. One request, and one more to look again before it refuses.
    */
   const withPlace = <A, E extends { readonly _tag: string }>(
