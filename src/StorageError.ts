@@ -70,9 +70,9 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-ver
 /**
  * A compare-and-set found another record than the expected one, and wrote nothing.
  *
- * `expected` and `actual` are versions. `actual` is the version that the record really has. If `actual` equals `expected`,
- * another write made a record of the same version, for example after a delete. If `actual` is 0, the record is gone. If
- * `expected` is 0, the write expected that there is no record.
+ * `expected` and `actual` are versions. `actual` is the version that the record really has. If `actual` equals
+ * `expected`, another write made a record of the same version, for example after a delete. If `actual` is 0, the record
+ * is gone. If `expected` is 0, the write expected that there is no record.
  *
  * If the engine returns the record with the refusal, the record is in `current`, so a retry needs no read. `current` is
  * for the program only. It is not a field of the Schema, and no log, inspection or encoding of the error shows it.
@@ -179,8 +179,8 @@ const capacityMessages = {
   StoreBytes: ({ actual, key, limit }: CapacityExceeded) =>
     `Writing ${key} would make ${actual} bytes, and the store holds at most ${limit}`,
   ItemBytes: ({ actual, key, limit }: CapacityExceeded) =>
-    `The item of ${key} would take more than ${limit} bytes: its data takes ${actual}, and its key and other attributes ` +
-    "take the rest. Write less data, or remove attributes of other programs",
+    `The item of ${key} would take more than ${limit} bytes: its data takes ${actual}, and its key and other ` +
+    "attributes take the rest. Write less data, or remove attributes of other programs",
   Versions: ({ key, limit }: CapacityExceeded) =>
     `The record at ${key} has the last version, ${limit}: delete the record and create it again`
 }
@@ -359,9 +359,9 @@ export type Reason = Throttled | Unavailable | Timeout | Unauthorized | Misconfi
 /**
  * The engine failed. `reason` says why.
  *
- * `outcome` says what happened to a write. It is `not-applied` if the engine did not apply the write. It is `unknown` if
- * the request was sent and no usable answer came back. Read the record to see whether the write took effect. The outcome
- * of a read is always `not-applied`.
+ * `outcome` says what happened to a write. It is `not-applied` if the engine did not apply the write. It is `unknown`
+ * if the request was sent and no usable answer came back. Read the record to see whether the write took effect. The
+ * outcome of a read is always `not-applied`.
  *
  * @example
  * ```ts
@@ -400,7 +400,8 @@ export class Backend extends Schema.TaggedError<Backend>("effect-versioned-store
 }
 
 /**
- * Whether a fault passes by itself: `Throttled`, `Unavailable` and `Timeout` do. A backend retries operations after them.
+ * Whether a fault passes by itself: `Throttled`, `Unavailable` and `Timeout` do. A backend retries operations after
+ * them.
  *
  * @example
  * ```ts

@@ -42,8 +42,8 @@ const problems = {
 }
 
 /**
- * An owner or an id can't be part of a key. `part` names it, and `problem` says why. If `problem` is `TooLong`, `actual`
- * and `limit` are bytes of UTF-8.
+ * An owner or an id can't be part of a key. `part` names it, and `problem` says why. If `problem` is `TooLong`,
+ * `actual` and `limit` are bytes of UTF-8.
  *
  * @example
  * ```ts
@@ -133,8 +133,8 @@ export const isStorageKey = (u: unknown): u is StorageKey => hasProperty(u, Type
 
 /**
  * Checks an owner and an id, and makes a key of them. Both must be non-empty, well-formed strings without U+0000. The
- * owner may take up to 1,024 bytes of UTF-8, and the id up to 512. If one of them breaks a rule, the result is a failure
- * with `InvalidKey`.
+ * owner may take up to 1,024 bytes of UTF-8, and the id up to 512. If one of them breaks a rule, the result is a
+ * failure with `InvalidKey`.
  *
  * @example
  * ```ts

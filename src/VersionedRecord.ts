@@ -13,7 +13,7 @@ export interface VersionedRecord {
   readonly data: string
   /** A safe integer from 1 up. Each write of the record raises it. */
   readonly version: number
-  /** The write id of the write that made this version. It is undefined if another client wrote the record without one. */
+  /** The write id of the write that made this version. Undefined if another client wrote the record without one. */
   readonly writeId: string | undefined
   /** When the record expires, in whole seconds. It is undefined if the record never expires. */
   readonly expiresAt: DateTime.Utc | undefined

@@ -1,13 +1,13 @@
 /**
  * Records in an Amazon DynamoDB table: for state that many machines and functions share.
  *
- * A get, put, create, compare-and-set and delete are one request each, won or lost. A page is one request if no record in
- * it has expired and it fits DynamoDB's 1 MB. The layout of the table is that of the Rust crate pmcp-tasks, which can share
- * it. DynamoDB's own Time to Live removes expired records; the condition of each request decides whether a record has
- * expired.
+ * A get, put, create, compare-and-set and delete are one request each, won or lost. A page is one request if no record
+ * in it has expired and it fits DynamoDB's 1 MB. The layout of the table is that of the Rust crate pmcp-tasks, which
+ * can share it. DynamoDB's own Time to Live removes expired records; the condition of each request decides whether a
+ * record has expired.
  *
- * The client's own retries are switched off for each request. If a write whose answer was lost were sent again blindly, it
- * would come back as a conflict with itself, or undo what another writer wrote since.
+ * The client's own retries are switched off for each request. If a write whose answer was lost were sent again blindly,
+ * it would come back as a conflict with itself, or undo what another writer wrote since.
  */
 import { DynamoDBClient, type DynamoDBClientConfig } from "@aws-sdk/client-dynamodb"
 import * as Config from "effect/Config"
@@ -62,11 +62,17 @@ export interface Options {
   readonly ownerPrefix?: string | undefined
   /** The text before the id in the sort key; `TASK#` by default. */
   readonly idPrefix?: string | undefined
-  /** Whether `get` and `listByPrefix` read consistently, which costs twice an eventually consistent read; true by default. */
+  /**
+   * Whether `get` and `listByPrefix` read consistently, which costs twice an eventually consistent read; true by
+   * default.
+   */
   readonly consistentRead?: boolean | undefined
   /** How long a request may wait for its answer before it is aborted; 5 seconds by default. */
   readonly requestTimeout?: Duration.Input | undefined
-  /** The most bytes of UTF-8 that one record's data may take; 384 KiB by default. DynamoDB's own limit of an item is 400 KB. */
+  /**
+   * The most bytes of UTF-8 that one record's data may take; 384 KiB by default. DynamoDB's own limit of an item is 400
+   * KB.
+   */
   readonly maxDataBytes?: number | undefined
   /** How a transient failure is retried; `StorageBackend.defaultRetrySchedule` by default. */
   readonly retrySchedule?: Schedule.Schedule<unknown, Backend> | undefined
@@ -124,8 +130,8 @@ export const layer = (options: Options): Layer.Layer<StorageBackend, never, Clie
   Layer.effect(StorageBackend, make(options))
 
 /**
- * A client that the Layer makes, and destroys when the scope closes. The AWS SDK finds what the configuration leaves out,
- * as AWS documents it.
+ * A client that the Layer makes, and destroys when the scope closes. The AWS SDK finds what the configuration leaves
+ * out, as AWS documents it.
  *
  * @example
  * ```ts
@@ -258,8 +264,8 @@ export const layerFromEnvWithTable = (tableName: string): Layer.Layer<StorageBac
   layerConfig(configured(Config.succeed(tableName)))
 
 /**
- * Creates the table, with a partition and a sort key, on-demand billing, and Time to Live switched on. Returns when it is
- * ready. If there is a table of that name already, it fails with `Misconfigured` and leaves that table alone.
+ * Creates the table, with a partition and a sort key, on-demand billing, and Time to Live switched on. Returns when it
+ * is ready. If there is a table of that name already, it fails with `Misconfigured` and leaves that table alone.
  *
  * @example
  * ```ts
@@ -279,8 +285,8 @@ export const createTable: (options: Table.TableOptions) => Effect.Effect<void, B
 )((options) => Effect.flatMap(Client, (client) => Table.createTable(client, options)))
 
 /**
- * Creates the table unless it exists, and switches Time to Live on unless it is on. If the table has another key schema, or
- * Time to Live on another attribute, it fails with `Misconfigured` and leaves the table alone.
+ * Creates the table unless it exists, and switches Time to Live on unless it is on. If the table has another key
+ * schema, or Time to Live on another attribute, it fails with `Misconfigured` and leaves the table alone.
  *
  * @example
  * ```ts

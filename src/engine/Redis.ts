@@ -2,16 +2,16 @@
  * Records in Redis, 6.2 or newer, or Redis Cluster: for fleets that already run it.
  *
  * It is built on Effect's own Redis service. `effect-versioned-store/RedisClient` provides that service, and so does
- * `NodeRedis.layer` of `@effect/platform-node`. Each operation is one command or one Lua script: atomic, and one round trip.
- * A script that the server does not know yet takes one more, and `cleanupExpired` takes many.
+ * `NodeRedis.layer` of `@effect/platform-node`. Each operation is one command or one Lua script: atomic, and one round
+ * trip. A script that the server does not know yet takes one more, and `cleanupExpired` takes many.
  *
  * A record is a hash. Each owner has two sorted sets: an index of the ids in order, and one by expiry. The keys of one
- * owner share a hash tag, so they are on one node of a cluster. Redis's own expiry removes a hash five minutes after its
- * record has expired. The script decides whether a record has expired, by the time that the client gives it.
+ * owner share a hash tag, so they are on one node of a cluster. Redis's own expiry removes a hash five minutes after
+ * its record has expired. The script decides whether a record has expired, by the time that the client gives it.
  *
- * Redis acknowledges a write before its replicas have it, and, unless `appendfsync` is `always`, before its disk has it. So
- * a failover or a crash may lose acknowledged writes. A server that evicts keys may drop records; the Layer logs a warning
- * if it finds one.
+ * Redis acknowledges a write before its replicas have it, and, unless `appendfsync` is `always`, before its disk has
+ * it. So a failover or a crash may lose acknowledged writes. A server that evicts keys may drop records; the Layer logs
+ * a warning if it finds one.
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

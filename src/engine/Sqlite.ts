@@ -1,12 +1,12 @@
 /**
  * Records in an SQLite file: for state that outlives the process, on one machine. Several processes may share the file.
  *
- * It is built on `node:sqlite`, which Node.js brings, and not on `@effect/sql-sqlite-node`: that package has a release for
- * Effect 3, and betas for Effect 4 that import modules which Effect 4.1 no longer has.
+ * It is built on `node:sqlite`, which Node.js brings, and not on `@effect/sql-sqlite-node`: that package has a release
+ * for Effect 3, and betas for Effect 4 that import modules which Effect 4.1 no longer has.
  *
  * Each operation is one statement. A refused write takes a transaction more, to say truly what is there. Calls are
- * synchronous: a write stops the event loop until the disk has confirmed it. Waiting for a file that another process has
- * locked does not stop the loop: the operation is tried again under a schedule.
+ * synchronous: a write stops the event loop until the disk has confirmed it. Waiting for a file that another process
+ * has locked does not stop the loop: the operation is tried again under a schedule.
  */
 import { DatabaseSync } from "node:sqlite"
 import * as Config from "effect/Config"
@@ -36,16 +36,16 @@ export interface Options {
   readonly filename: string
   /**
    * When a write is acknowledged (SQLite's `PRAGMA synchronous`). With `FULL`, the default, it is once the disk has
-   * confirmed the write, so that it survives a power cut. With `NORMAL` it is before that, and many times faster: a write
-   * survives the end of the process, but a power cut or a crash of the machine may lose the last writes. Neither damages the
-   * file.
+   * confirmed the write, so that it survives a power cut. With `NORMAL` it is before that, and many times faster: a
+   * write survives the end of the process, but a power cut or a crash of the machine may lose the last writes. Neither
+   * damages the file.
    */
   readonly synchronous?: "FULL" | "NORMAL" | undefined
   /** The most bytes of UTF-8 that one record's data may take; 384 KiB by default. */
   readonly maxDataBytes?: number | undefined
   /**
-   * How an operation on a file that another process has locked is tried again. By default it waits from 1 ms, doubled up
-   * to 20 ms before a jitter of 20%, for 30 s.
+   * How an operation on a file that another process has locked is tried again. By default it waits from 1 ms, doubled
+   * up to 20 ms before a jitter of 20%, for 30 s.
    */
   readonly retrySchedule?: Schedule.Schedule<unknown> | undefined
 }

@@ -14,11 +14,11 @@ type Step = (
 ) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
 
 /**
- * Runs an attempt at a compare-and-set again until it meets no conflict, or the schedule is spent. A conflict is given
- * back as a value, so that one which the attempt's own Effects raise is told apart.
+ * Runs an attempt at a compare-and-set until there is no conflict, or until the schedule is spent. The attempt returns
+ * its conflict as a value. A `VersionConflict` with which another Effect of the attempt fails is not retried.
  *
- * The first retry does not wait, and gets the record that the conflict carried. After a sleep that record is stale, and
- * the attempt gets none.
+ * The first retry does not wait. It gets the record that the conflict carried. After a sleep, that record would be
+ * stale, so the attempt gets no record.
  */
 export const retryConflicts = Effect.fnUntraced(function* <A, E, R>(
   schedule: Schedule.Schedule<unknown, StorageError.VersionConflict>,
@@ -41,6 +41,9 @@ export const retryConflicts = Effect.fnUntraced(function* <A, E, R>(
   }
 })
 
-/** A record that was read is gone by the time of the write: where it may be created, a conflict like any other. */
+/**
+ * The conflict of a write whose record was read and is gone by the time of the write. If the write may create the
+ * record, it is retried like any other conflict.
+ */
 export const goneMeanwhile = (key: StorageKey, expected: VersionedRecord | undefined): StorageError.VersionConflict =>
   new StorageError.VersionConflict({ key, expected: expected?.version ?? 0, actual: 0, current: undefined })

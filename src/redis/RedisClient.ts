@@ -1,8 +1,8 @@
 /**
  * Effect's Redis service, made with the client `redis` (node-redis), for one server or for a Redis Cluster.
  *
- * `NodeRedis.layer` of `@effect/platform-node` makes the service for one server, too. The Layers here behave differently
- * if Redis does not answer:
+ * `NodeRedis.layer` of `@effect/platform-node` makes the service for one server, too. The Layers here behave
+ * differently if Redis does not answer:
  *
  * - If there is no connection, a command fails at once. The client does not keep it to send it later.
  * - If a command is interrupted or times out before it was sent, it is never sent.
@@ -60,11 +60,11 @@ export type ClientOptions = NonNullable<Parameters<typeof createClient>[0]>
 export type ClusterOptions = Parameters<typeof createCluster>[0]
 
 /**
- * The service for a Redis Cluster, with the options of node-redis's `createCluster`. `rootNodes` names some of the nodes,
- * and the client asks them for the others.
+ * The service for a Redis Cluster, with the options of node-redis's `createCluster`. `rootNodes` names some of the
+ * nodes, and the client asks them for the others.
  *
- * `send` treats the first argument as the key, which it is in almost all commands. Scripts are loaded on the node that runs
- * them. If no node can be reached, building the Layer fails with `Backend`.
+ * `send` treats the first argument as the key, which it is in almost all commands. Scripts are loaded on the node that
+ * runs them. If no node can be reached, building the Layer fails with `Backend`.
  *
  * @example
  * ```ts
@@ -73,7 +73,9 @@ export type ClusterOptions = Parameters<typeof createCluster>[0]
  * import { Layer } from "effect"
  *
  * export const Storage = Redis.layer().pipe(
- *   Layer.provide(RedisClient.layerCluster({ rootNodes: [{ url: "redis://10.0.0.1:6379" }, { url: "redis://10.0.0.2:6379" }] }))
+ *   Layer.provide(
+ *     RedisClient.layerCluster({ rootNodes: [{ url: "redis://10.0.0.1:6379" }, { url: "redis://10.0.0.2:6379" }] })
+ *   )
  * )
  * ```
  *
@@ -103,7 +105,9 @@ const destroy = (client: Client) =>
     if (client.isOpen) client.destroy()
   })
 
-/** Connects, with a time-out. Without it, the client would wait without end for a server that accepts and never answers. */
+/**
+ * Connects, with a time-out. Without it, the client would wait without end for a server that accepts and never answers.
+ */
 const connect = (client: Client): Effect.Effect<void, Redis.RedisError> =>
   Effect.timeoutOrElse(Effect.asVoid(attempt(() => client.connect())), {
     duration: connectTimeout,
@@ -112,9 +116,9 @@ const connect = (client: Client): Effect.Effect<void, Redis.RedisError> =>
   })
 
 /**
- * Makes the function that sends commands. If a command is given up before it was sent, it is not sent any more. If it was
- * sent, a PING follows it, since Redis answers in order. If Redis does not answer the PING either, the connection is
- * replaced. Otherwise the client, and every other command, would wait until TCP gives up after about 15 minutes.
+ * Makes the function that sends commands. If a command is given up before it was sent, it is not sent any more. If it
+ * was sent, a PING follows it, since Redis answers in order. If Redis does not answer the PING either, the connection
+ * is replaced. Otherwise the client, and every other command, would wait until TCP gives up after about 15 minutes.
  */
 const makeSend = Effect.fnUntraced(function* (
   sendCommand: (command: ReadonlyArray<string>, options: { readonly abortSignal: AbortSignal }) => Promise<unknown>,
@@ -152,7 +156,10 @@ const makeSend = Effect.fnUntraced(function* (
     )
 })
 
-/** Runs a script by its hash. If the server does not know the script yet, the whole script is sent, and the server keeps it. */
+/**
+ * Runs a script by its hash. If the server does not know the script yet, the whole script is sent, and the server keeps
+ * it.
+ */
 const makeEval =
   (send: Redis.Redis["Service"]["send"]): Redis.Redis["Service"]["eval"] =>
   (script) =>
@@ -165,7 +172,9 @@ const makeEval =
     )
   }
 
-/** Checks a URL. If it is invalid, the client's own error may show the URL with its password, so that error is dropped. */
+/**
+ * Checks a URL. If it is invalid, the client's own error may show the URL with its password, so that error is dropped.
+ */
 const checkUrl = (url = "redis://localhost") =>
   Effect.try({
     try: () => void createClient({ url }),
@@ -177,7 +186,9 @@ const checkUrl = (url = "redis://localhost") =>
       )
   })
 
-/** Logs that a connection was lost outside of any command. The message is enough, since the stack shows only the client. */
+/**
+ * Logs that a connection was lost outside of any command. The message is enough, since the stack shows only the client.
+ */
 const makeWarn = Effect.map(Effect.context<never>(), (context) => {
   const runFork = Effect.runForkWith(context)
   return (cause: unknown) =>
@@ -241,8 +252,8 @@ const keyOf = ([name = "", ...args]: ReadonlyArray<string>) => (/^EVAL/i.test(na
 const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
   const { defaults, rootNodes } = options
   yield* Effect.forEach([defaults, ...rootNodes], (node) => checkUrl(node?.url))
-  // If the first attempt can't reach a node, another node may have replaced it, so the client gives up and asks again for
-  // the nodes. If a connection was lost, the node is probably still there, so the client connects again.
+  // If the first attempt can't reach a node, another node may have replaced it, so the client gives up and asks again
+  // for the nodes. If a connection was lost, the node is probably still there, so the client connects again.
   const strategy = reconnectStrategy(
     (retries, cause: Error & { readonly syscall?: string }) =>
       retries === 0 && !cause.constructor.name.startsWith("Socket") && !/^(read|write)$/.test(cause.syscall ?? "")

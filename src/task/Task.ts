@@ -3,9 +3,9 @@
  * pure.
  *
  * The record has the same JSON form as `TaskRecord` of the Rust crate pmcp-tasks, so each side can read the records of
- * the other. Fields are in camelCase, and times are in RFC 3339. `result` and `expiresAt` are null if there is none, and
- * other fields without a value are left out. If a record is written again, its unknown fields are kept. The wire form is
- * the `Task` of the Model Context Protocol (specification of 2025-11-25, "Tasks").
+ * the other. Fields are in camelCase, and times are in RFC 3339. `result` and `expiresAt` are null if there is none,
+ * and other fields without a value are left out. If a record is written again, its unknown fields are kept. The wire
+ * form is the `Task` of the Model Context Protocol (specification of 2025-11-25, "Tasks").
  */
 import * as DateTime from "effect/DateTime"
 import * as Option from "effect/Option"
@@ -107,8 +107,8 @@ export const isTerminal = (status: Status): status is TerminalStatus => nextStat
 export const canTransition = (from: Status, to: Status): boolean => nextStatuses[from].includes(to)
 
 /**
- * The instant of a time in RFC 3339. JavaScript has no leap seconds, so second 60 becomes the second after 59, as in POSIX
- * time.
+ * The instant of a time in RFC 3339. JavaScript has no leap seconds, so second 60 becomes the second after 59, as in
+ * POSIX time.
  */
 const instantOf = (text: string): DateTime.Utc | undefined => {
   const isLeap = leapSecond.test(text)
@@ -125,8 +125,8 @@ const Timestamp = Schema.String.check(
 )
 
 /**
- * pmcp-tasks writes integers up to 2^64, but JavaScript reads an integer beyond 2^53 as another number. A record with such
- * an integer can't be read here. Otherwise, the next change of the record would store the wrong number.
+ * pmcp-tasks writes integers up to 2^64, but JavaScript reads an integer beyond 2^53 as another number. A record with
+ * such an integer can't be read here. Otherwise, the next change of the record would store the wrong number.
  */
 const Milliseconds = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -191,7 +191,8 @@ export type Task = typeof Task.Type
  * import { Task } from "effect-versioned-store"
  * import { Schema } from "effect"
  *
- * const task = { taskId: "1", status: "working", createdAt: "2026-01-01T00:00:00Z", lastUpdatedAt: "2026-01-01T00:00:00Z", ttl: null }
+ * const createdAt = "2026-01-01T00:00:00Z"
+ * const task = { taskId: "1", status: "working", createdAt, lastUpdatedAt: createdAt, ttl: null }
  * const stored = { task, ownerId: "alice", variables: {}, result: null, requestMethod: "tools/call", expiresAt: null }
  * const record = Schema.decodeUnknownSync(Task.TaskRecord)({ ...stored, later: "kept" })
  * assert.deepStrictEqual(Schema.encodeSync(Task.TaskRecord)(record), { ...stored, later: "kept" })
@@ -219,7 +220,8 @@ export const TaskRecord = Schema.StructWithRest(
     /** The JSON-RPC error of a failed task. */
     error: Schema.optionalKey(Schema.Json),
     /**
-     * The epoch second until which the task counts towards its owner's limit. If it is left out, the task does not count.
+     * The epoch second until which the task counts towards its owner's limit. If it is left out, the task does not
+     * count.
      */
     placeUntil: Schema.optionalKey(Schema.NullOr(Schema.Int))
   }),
@@ -262,7 +264,8 @@ export interface InputSnapshot {
  * const program = Effect.gen(function* () {
  *   const tasks = yield* TaskStore.TaskStore
  *   const { task } = yield* tasks.create({ ownerId: "alice", requestMethod: "tools/call" })
- *   return yield* tasks.recordInputRequests({ ownerId: "alice", taskId: task.taskId }, { name: { method: "elicitation/create" } })
+ *   const key = { ownerId: "alice", taskId: task.taskId }
+ *   return yield* tasks.recordInputRequests(key, { name: { method: "elicitation/create" } })
  * })
  * const layer = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
  * const record = Effect.runSync(program.pipe(Effect.provide(layer)))

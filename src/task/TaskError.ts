@@ -1,6 +1,6 @@
 /**
- * The errors of tasks. Operations on tasks can also fail with errors of stored records: `Backend`, `CapacityExceeded`, and
- * `InvalidKey` if the owner can't be part of a key.
+ * The errors of tasks. Operations on tasks can also fail with errors of stored records: `Backend`, `CapacityExceeded`,
+ * and `InvalidKey` if the owner can't be part of a key.
  */
 import * as Schema from "effect/Schema"
 import { Status } from "./Task.ts"
@@ -65,7 +65,8 @@ export class TaskExpired extends Schema.TaggedError<TaskExpired>("effect-version
 }
 
 /**
- * The task can't go from its status to the other one, or the operation is not allowed in that status. Nothing was written.
+ * The task can't go from its status to the other one, or the operation is not allowed in that status. Nothing was
+ * written.
  *
  * @example
  * ```ts
@@ -170,7 +171,10 @@ export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versi
  *   Effect.flip(tasks.create({ ownerId: "alice", requestMethod: "tools/call", ttl: "2 days" }))
  * )
  * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
- * assert.strictEqual(error.message, "A time to live of 172800000 ms was asked for, and at most 86400000 ms are allowed")
+ * assert.strictEqual(
+ *   error.message,
+ *   "A time to live of 172800000 ms was asked for, and at most 86400000 ms are allowed"
+ * )
  * ```
  *
  * @category errors
@@ -210,7 +214,8 @@ export class VariablesTooLarge extends Schema.TaggedError<VariablesTooLarge>(
 }
 
 /**
- * A variable is nested too deeply, has a string that is too long, or is not JSON. `path` leads to it. Nothing was written.
+ * A variable is nested too deeply, has a string that is too long, or is not JSON. `path` leads to it. Nothing was
+ * written.
  *
  * @example
  * ```ts
@@ -316,7 +321,10 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("effect
 ) {
   override get message(): string {
     const part = parts[this.part]
-    return `The ${part} of task ${this.taskId} would take ${this.actual} bytes or more, and at most ${this.limit} are allowed`
+    return (
+      `The ${part} of task ${this.taskId} would take ${this.actual} bytes or more, and at most ${this.limit} are ` +
+      "allowed"
+    )
   }
 }
 
@@ -373,8 +381,8 @@ export class AnonymousOwner extends Schema.TaggedError<AnonymousOwner>("effect-v
 }
 
 /**
- * Other callers changed the task, or the owner's tasks, at each try, until the retry schedule was spent. The operation may
- * be called again.
+ * Other callers changed the task, or the owner's tasks, at each try, until the retry schedule was spent. The operation
+ * may be called again.
  *
  * @example
  * ```ts

@@ -38,8 +38,8 @@ export interface Update<A, E, R> {
  * Changes a record in two requests, or in one if the record is known. A first conflict takes one more, and each later
  * one two more. If the schedule is spent, it fails with the `VersionConflict`.
  *
- * A decision on a known record counts only if a compare-and-set confirms it. If it writes nothing or fails, the record is
- * read and decided on again.
+ * A decision on a known record counts only if a compare-and-set confirms it. If it writes nothing or fails, the record
+ * is read and decided on again.
  */
 export const run = Effect.fnUntraced(function* <A, E, R>(
   update: Update<A, E, R>
@@ -102,8 +102,8 @@ const apply = <A>(
 type Step = (now: number, conflict: VersionConflict) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
 
 /**
- * Waits as a schedule says before the next attempt, and fails with the conflict if the schedule is spent. Returns whether
- * the attempt may start from the record that the conflict carried, which after a wait is out of date.
+ * Waits as a schedule says before the next attempt, and fails with the conflict if the schedule is spent. Returns
+ * whether the attempt may start from the record that the conflict carried, which after a wait is out of date.
  */
 const makeRetry = (schedule: Schedule.Schedule<unknown, VersionConflict>) => {
   let step: Step | undefined

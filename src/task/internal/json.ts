@@ -14,14 +14,15 @@ export type Problem =
   | { readonly problem: "TooLarge"; readonly actual: number }
 
 /**
- * The largest depth, even if a limit is `Infinity`. `JSON.stringify` overflows the stack at a few thousand levels, and the
- * walk below at more.
+ * The largest depth, even if a limit is `Infinity`. `JSON.stringify` overflows the stack at a few thousand levels, and
+ * the walk below at more.
  */
 export const deepest = 1000
 
 /**
- * The first problem that keeps a value from being stored as JSON. A value from JavaScript may be anything. The depth ends
- * the walk of a cyclic value. The count of bytes ends the walk of a value that contains the same large part many times.
+ * The first problem that keeps a value from being stored as JSON. A value from JavaScript may be anything. The depth
+ * ends the walk of a cyclic value. The count of bytes ends the walk of a value that contains the same large part many
+ * times.
  */
 export const problemIn = (root: unknown, limits: Limits): Problem | undefined => {
   const maxDepth = Math.min(limits.maxDepth, deepest)

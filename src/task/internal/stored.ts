@@ -10,9 +10,9 @@ import * as Task from "../Task.ts"
 const decode = Schema.decodeUnknownExit(Task.TaskRecord)
 
 /**
- * Reads the task in a stored record. Undefined if the record belongs to another kind of store, or says that it is another
- * owner's task. Fails with `Corrupt` if the record can't be read as a task. The error names the field that is wrong, and
- * shows no record data.
+ * Reads the task in a stored record. Undefined if the record belongs to another kind of store, or says that it is
+ * another owner's task. Fails with `Corrupt` if the record can't be read as a task. The error names the field that is
+ * wrong, and shows no record data.
  */
 export const readTask = (stored: VersionedRecord): Result.Result<Task.TaskRecord | undefined, Backend> => {
   if (isReserved(stored.key.id)) return Result.succeed(undefined)
@@ -40,7 +40,7 @@ const corrupt = ({ key }: VersionedRecord, why: string): Backend =>
     reason: "Corrupt",
     outcome: "not-applied",
     operation: "tasks",
-    description: `The record at ${key} can't be read as a task, since ${why}. Remove it with TaskStore.remove, or repair it`
+    description: `The record at ${key} can't be read as a task, since ${why}. Repair it, or remove it with TaskStore.remove`
   })
 
 /** The first field that is wrong. The path ends there, since names further inside are record data. */
