@@ -1,13 +1,13 @@
 /**
- * What can go wrong with a stored record. Each error is told apart by its `_tag`, and stands only in the error channel
- * of the operations that can raise it.
+ * The errors of stored records. Each error has a `_tag` of its own, and is only in the error channel of the operations
+ * that can fail with it. Messages name keys. No error shows record data or credentials.
  */
 import * as Schema from "effect/Schema"
 import { StorageKey } from "./StorageKey.ts"
 import type { VersionedRecord } from "./VersionedRecord.ts"
 
 /**
- * There is no live record at the key: none was written, or it was deleted, or it has expired.
+ * There is no live record at the key. Either no record was written there, or the record was deleted, or it has expired.
  *
  * @example
  * ```ts
@@ -22,6 +22,9 @@ import type { VersionedRecord } from "./VersionedRecord.ts"
  * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
  * assert.strictEqual(error.message, "No record at alice:42")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class RecordNotFound extends Schema.TaggedError<RecordNotFound>("effect-versioned-store/RecordNotFound")(
   "RecordNotFound",
@@ -33,7 +36,7 @@ export class RecordNotFound extends Schema.TaggedError<RecordNotFound>("effect-v
 }
 
 /**
- * A record was to be created where there is one already.
+ * A create found a live record at the key, and wrote nothing.
  *
  * @example
  * ```ts
@@ -51,6 +54,9 @@ export class RecordNotFound extends Schema.TaggedError<RecordNotFound>("effect-v
  *   "There is a record at alice:counter/visits already"
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-versioned-store/AlreadyExists")(
   "AlreadyExists",
@@ -62,12 +68,14 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-ver
 }
 
 /**
- * A compare-and-set found another record than the expected one, and wrote nothing. `actual` is the version that the
- * record really has. If `actual` equals `expected`, the record was deleted and created again in between. If it is 0, the
- * record is gone.
+ * A compare-and-set found another record than the expected one, and wrote nothing.
  *
- * If the engine hands over the record with the refusal, `current` has it, so that a retry needs no read. It is for the
- * program alone: it is not a field of the Schema, and no log, inspection or encoding of the error shows it.
+ * `expected` and `actual` are versions. `actual` is the version that the record really has. If `actual` equals
+ * `expected`, another write made a record of the same version, for example after a delete. If `actual` is 0, the record
+ * is gone. If `expected` is 0, the write expected that there is no record.
+ *
+ * If the engine returns the record with the refusal, the record is in `current`, so a retry needs no read. `current` is
+ * for the program only. It is not a field of the Schema, and no log, inspection or encoding of the error shows it.
  *
  * @example
  * ```ts
@@ -84,6 +92,9 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-ver
  * assert.ok(error._tag === "VersionConflict" && error.current?.data === "one")
  * assert.ok(!JSON.stringify(error).includes("one"))
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect-versioned-store/VersionConflict")(
   "VersionConflict",
@@ -106,7 +117,7 @@ export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect
     this.#current = current
   }
 
-  /** The record that is there, if the engine handed it over. */
+  /** The record at the key, if the engine returned it with the refusal. */
   get current(): VersionedRecord | undefined {
     return this.#current
   }
@@ -118,10 +129,13 @@ export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect
 }
 
 /**
- * A write was refused for its size, and nothing was written. `resource` says which limit it met: the bytes of UTF-8 of
- * one record's data (`RecordBytes`), those of a whole item with what other programs keep in it (`ItemBytes`, where
- * `actual` counts the data alone), the records or bytes that the store may hold (`StoreRecords`, `StoreBytes`), or the
- * versions that one record may have (`Versions`).
+ * A write would exceed a limit, and wrote nothing. `resource` names the limit:
+ *
+ * - `RecordBytes`: one record's data, in bytes of UTF-8.
+ * - `ItemBytes`: one DynamoDB item, in bytes. An item also holds the key and the attributes of other programs. `actual`
+ *   counts the bytes of the data only.
+ * - `StoreRecords` and `StoreBytes`: the records and the bytes of a whole store in memory.
+ * - `Versions`: the last version that a record can have.
  *
  * @example
  * ```ts
@@ -139,6 +153,9 @@ export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect
  *   "The data for alice:42 takes 500000 bytes of UTF-8, and at most 393216 are allowed"
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class CapacityExceeded extends Schema.TaggedError<CapacityExceeded>("effect-versioned-store/CapacityExceeded")(
   "CapacityExceeded",
@@ -162,13 +179,14 @@ const capacityMessages = {
   StoreBytes: ({ actual, key, limit }: CapacityExceeded) =>
     `Writing ${key} would make ${actual} bytes, and the store holds at most ${limit}`,
   ItemBytes: ({ actual, key, limit }: CapacityExceeded) =>
-    `The item of ${key} would take more than ${limit} bytes: ${actual} are the data's, and attributes of others the rest`,
+    `The item of ${key} would take more than ${limit} bytes: its data takes ${actual}, and its key and other ` +
+    "attributes take the rest. Write less data, or remove attributes of other programs",
   Versions: ({ key, limit }: CapacityExceeded) =>
-    `The record at ${key} has had its last version, ${limit}: delete it and create it anew`
+    `The record at ${key} has the last version, ${limit}: delete the record and create it again`
 }
 
 /**
- * The data has a lone surrogate, so it has no UTF-8 and would not come back as it was. Nothing was written.
+ * The data has a lone surrogate, so it has no UTF-8 and could not be read back unchanged. Nothing was written.
  *
  * @example
  * ```ts
@@ -183,6 +201,9 @@ const capacityMessages = {
  * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
  * assert.strictEqual(error.message, "The data for alice:42 has a lone surrogate")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InvalidData extends Schema.TaggedError<InvalidData>("effect-versioned-store/InvalidData")("InvalidData", {
   key: StorageKey,
@@ -194,7 +215,8 @@ export class InvalidData extends Schema.TaggedError<InvalidData>("effect-version
 }
 
 /**
- * A cursor that no page of this listing gave out: damaged, or of another owner, prefix or order.
+ * The cursor did not come from a page of this listing. It is damaged, or it belongs to another owner, prefix or order.
+ * Nothing was read.
  *
  * @example
  * ```ts
@@ -207,6 +229,9 @@ export class InvalidData extends Schema.TaggedError<InvalidData>("effect-version
  * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
  * assert.strictEqual(error._tag, "InvalidCursor")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InvalidCursor extends Schema.TaggedError<InvalidCursor>("effect-versioned-store/InvalidCursor")(
   "InvalidCursor",
@@ -223,7 +248,12 @@ const reasonFields = {
   cause: Schema.optional(Schema.Defect())
 }
 
-/** The engine takes no more requests for now. */
+/**
+ * The engine refuses requests for now, because there are too many.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Throttled extends Schema.TaggedError<Throttled>("effect-versioned-store/Throttled")(
   "Throttled",
   reasonFields
@@ -233,7 +263,12 @@ export class Throttled extends Schema.TaggedError<Throttled>("effect-versioned-s
   }
 }
 
-/** The engine can't be reached, or failed by itself. */
+/**
+ * The engine can't be reached, or has an internal failure.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Unavailable extends Schema.TaggedError<Unavailable>("effect-versioned-store/Unavailable")(
   "Unavailable",
   reasonFields
@@ -243,14 +278,24 @@ export class Unavailable extends Schema.TaggedError<Unavailable>("effect-version
   }
 }
 
-/** No answer came in time. */
+/**
+ * The engine did not answer in time.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Timeout extends Schema.TaggedError<Timeout>("effect-versioned-store/Timeout")("Timeout", reasonFields) {
   override get message(): string {
     return this.description
   }
 }
 
-/** Credentials are missing, expired or wrong, or don't permit the request. */
+/**
+ * Credentials are missing, expired or wrong, or don't permit the request.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Unauthorized extends Schema.TaggedError<Unauthorized>("effect-versioned-store/Unauthorized")(
   "Unauthorized",
   reasonFields
@@ -260,7 +305,12 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>("effect-versi
   }
 }
 
-/** The engine is not set up as it must be: a table is missing or has another schema, a disk is read-only. */
+/**
+ * The setup of the engine is wrong. For example, a table is missing or has another schema, or a disk is read-only.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Misconfigured extends Schema.TaggedError<Misconfigured>("effect-versioned-store/Misconfigured")(
   "Misconfigured",
   reasonFields
@@ -270,14 +320,24 @@ export class Misconfigured extends Schema.TaggedError<Misconfigured>("effect-ver
   }
 }
 
-/** What is stored is no record of this library's, or a damaged one. */
+/**
+ * The stored record is damaged, or another program wrote it in another form.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Corrupt extends Schema.TaggedError<Corrupt>("effect-versioned-store/Corrupt")("Corrupt", reasonFields) {
   override get message(): string {
     return this.description
   }
 }
 
-/** An error of the engine that is none of the others. */
+/**
+ * The engine failed with an error that has no reason of its own here.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Unknown extends Schema.TaggedError<Unknown>("effect-versioned-store/Unknown")("Unknown", reasonFields) {
   override get message(): string {
     return this.description
@@ -287,14 +347,21 @@ export class Unknown extends Schema.TaggedError<Unknown>("effect-versioned-store
 const reasons = { Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, Corrupt, Unknown }
 
 /**
- * Why an engine failed. `isRetryable` is true where the same operation may simply be called again: the fault passes by
- * itself, and nothing was applied.
+ * Why an engine failed. `description` says what happened and what to do. `isRetryable` is true if the fault passes by
+ * itself and nothing was applied, so the same operation may be called again. `cause` is the engine's own error, without
+ * record data and credentials.
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export type Reason = Throttled | Unavailable | Timeout | Unauthorized | Misconfigured | Corrupt | Unknown
 
 /**
- * The engine failed. `outcome` says what became of a write: `not-applied`, or `unknown` where the request was sent and
- * no usable answer came back; a read afterwards tells what is there now. Of reads it is always `not-applied`.
+ * The engine failed. `reason` says why.
+ *
+ * `outcome` says what happened to a write. It is `not-applied` if the engine did not apply the write. It is `unknown`
+ * if the request was sent and no usable answer came back. Read the record to see whether the write took effect. The
+ * outcome of a read is always `not-applied`.
  *
  * @example
  * ```ts
@@ -310,6 +377,9 @@ export type Reason = Throttled | Unavailable | Timeout | Unauthorized | Misconfi
  *   Effect.catchTag("Backend", (error) => Effect.logError(`${error.outcome}: ${error.message}`))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class Backend extends Schema.TaggedError<Backend>("effect-versioned-store/Backend")("Backend", {
   operation: Schema.String,
@@ -317,18 +387,21 @@ export class Backend extends Schema.TaggedError<Backend>("effect-versioned-store
   reason: Schema.Union([Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, Corrupt, Unknown])
 }) {
   override get message(): string {
-    const told = `${this.operation} failed: ${this.reason.description}`
-    return this.outcome === "unknown" ? `${told}. Whether it took effect is unknown: read the record to see` : told
+    const failure = `${this.operation} failed: ${this.reason.description}`
+    return this.outcome === "unknown"
+      ? `${failure}. Whether it took effect is unknown: read the record to see`
+      : failure
   }
 
-  /** Whether the same operation may simply be called again. */
+  /** Whether the same operation may be called again. If the outcome is `unknown`, this is false. */
   get isRetryable(): boolean {
     return this.reason.isRetryable
   }
 }
 
 /**
- * Whether a fault passes by itself, so that a backend tries again.
+ * Whether a fault passes by itself: `Throttled`, `Unavailable` and `Timeout` do. A backend retries operations after
+ * them.
  *
  * @example
  * ```ts
@@ -338,13 +411,16 @@ export class Backend extends Schema.TaggedError<Backend>("effect-versioned-store
  * assert.strictEqual(StorageError.isTransient("Throttled"), true)
  * assert.strictEqual(StorageError.isTransient("Misconfigured"), false)
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const isTransient = (reason: Reason["_tag"]): boolean =>
   reason === "Throttled" || reason === "Unavailable" || reason === "Timeout"
 
 /**
- * A `Backend` error as a backend raises it: `isRetryable` follows from the reason and the outcome. `StorageBackend.make`
- * puts in the name of the operation.
+ * Makes the `Backend` error with which an engine fails. `isRetryable` follows from the reason and the outcome.
+ * `Engine.make` replaces the name of the operation by that of the service's method.
  *
  * @example
  * ```ts
@@ -356,6 +432,9 @@ export const isTransient = (reason: Reason["_tag"]): boolean =>
  * assert.strictEqual(error.reason._tag, "Unavailable")
  * assert.strictEqual(error.isRetryable, false)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const makeBackend = (options: {
   readonly reason: Reason["_tag"]

@@ -1,8 +1,8 @@
 /**
- * The address of one record: the owner it belongs to, and its id among that owner's records.
+ * The address of one record: the owner of the record, and the id of the record among that owner's records.
  *
- * A `StorageKey` exists only checked: whatever takes one needs no check of its own, and no owner or id, whatever it
- * holds, can address another owner's record.
+ * Every `StorageKey` has been checked, so code that takes a key does not check it again. No owner or id can address
+ * another owner's record, whatever text it contains.
  */
 import * as Effect from "effect/Effect"
 import { hasProperty } from "effect/Predicate"
@@ -15,25 +15,35 @@ import { byteLength, isLongerThan } from "./internal/utf8.ts"
 
 const TypeId = "~effect-versioned-store/StorageKey"
 
-/** The most bytes of UTF-8 that an owner may take. */
+/**
+ * How many bytes of UTF-8 an owner may take at most.
+ *
+ * @category configuration
+ * @since 0.1.0
+ */
 export const maxOwnerBytes = 1024
 
-/** The most bytes of UTF-8 that an id may take. */
+/**
+ * How many bytes of UTF-8 an id may take at most.
+ *
+ * @category configuration
+ * @since 0.1.0
+ */
 export const maxIdBytes = 512
 
 const problems = {
   NotAString: "is not a string",
   Empty: "is empty",
   TooLong: "is too long",
-  LoneSurrogate: "has a lone surrogate, which is no character and has no UTF-8",
+  LoneSurrogate: "has a lone surrogate, which is not a character and has no UTF-8",
   NullCharacter: "has a null character (U+0000)",
   NoSeparator: "has no colon between the owner and the id",
   BadEscape: "has a percent sign in its owner that is not part of %25 or %3A"
 }
 
 /**
- * An owner or id that can't be part of a key. `problem` says why; `actual` and `limit` are bytes of UTF-8 where it is
- * too long.
+ * An owner or an id can't be part of a key. `part` names it, and `problem` says why. If `problem` is `TooLong`,
+ * `actual` and `limit` are bytes of UTF-8.
  *
  * @example
  * ```ts
@@ -46,6 +56,9 @@ const problems = {
  * assert.strictEqual(result.failure._tag, "InvalidKey")
  * assert.strictEqual(result.failure.message, "Invalid key: the owner is empty")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InvalidKey extends Schema.TaggedError<InvalidKey>("effect-versioned-store/InvalidKey")("InvalidKey", {
   part: Schema.Literals(["owner", "id", "idPrefix", "text"]),
@@ -54,11 +67,11 @@ export class InvalidKey extends Schema.TaggedError<InvalidKey>("effect-versioned
   actual: Schema.optional(Schema.Int)
 }) {
   override get message(): string {
-    const told =
+    const explanation =
       this.problem === "TooLong"
         ? `takes ${this.actual} bytes of UTF-8, and at most ${this.limit} are allowed`
         : problems[this.problem]
-    return `Invalid key: the ${this.part} ${told}`
+    return `Invalid key: the ${this.part} ${explanation}`
   }
 }
 
@@ -72,7 +85,10 @@ export const checkPart = (part: "owner" | "id" | "idPrefix", text: string, limit
 }
 
 /**
- * The address of one record. Made by {@link make} alone.
+ * The address of one record. {@link make} and {@link fromString} make one.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface StorageKey {
   readonly [TypeId]: typeof TypeId
@@ -109,12 +125,16 @@ export const unchecked = (owner: string, id: string): StorageKey => new StorageK
  * assert.strictEqual(StorageKey.isStorageKey(StorageKey.makeUnsafe({ owner: "alice", id: "42" })), true)
  * assert.strictEqual(StorageKey.isStorageKey({ owner: "alice", id: "42" }), false)
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const isStorageKey = (u: unknown): u is StorageKey => hasProperty(u, TypeId)
 
 /**
- * Checks an owner and an id. Either is a non-empty, well-formed string without U+0000; the owner takes at most 1,024
- * bytes of UTF-8 and the id at most 512.
+ * Checks an owner and an id, and makes a key of them. Both must be non-empty, well-formed strings without U+0000. The
+ * owner may take up to 1,024 bytes of UTF-8, and the id up to 512. If one of them breaks a rule, the result is a
+ * failure with `InvalidKey`.
  *
  * @example
  * ```ts
@@ -126,6 +146,9 @@ export const isStorageKey = (u: unknown): u is StorageKey => hasProperty(u, Type
  * assert.ok(Result.isSuccess(key))
  * assert.strictEqual(key.success.id, "order/42")
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (parts: { readonly owner: string; readonly id: string }): Result.Result<StorageKey, InvalidKey> => {
   const invalid = checkPart("owner", parts.owner, maxOwnerBytes) ?? checkPart("id", parts.id, maxIdBytes)
@@ -133,7 +156,7 @@ export const make = (parts: { readonly owner: string; readonly id: string }): Re
 }
 
 /**
- * Like {@link make}, and throws the `InvalidKey`: for keys written in the program itself.
+ * Like {@link make}, but throws the `InvalidKey`. Use it for keys that are written in the program itself.
  *
  * @example
  * ```ts
@@ -142,6 +165,9 @@ export const make = (parts: { readonly owner: string; readonly id: string }): Re
  *
  * assert.strictEqual(StorageKey.makeUnsafe({ owner: "alice", id: "42" }).owner, "alice")
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const makeUnsafe = (parts: { readonly owner: string; readonly id: string }): StorageKey =>
   Result.getOrThrow(make(parts))
@@ -166,7 +192,8 @@ export const parseText = (
 }
 
 /**
- * The text form `owner:id`, in which `%` and `:` of the owner are percent-encoded. No two keys share one.
+ * The text form `owner:id`, in which `%` and `:` of the owner are percent-encoded. Two different keys have different
+ * texts.
  *
  * @example
  * ```ts
@@ -175,11 +202,15 @@ export const parseText = (
  *
  * assert.strictEqual(StorageKey.format(StorageKey.makeUnsafe({ owner: "a:b", id: "c:d" })), "a%3Ab:c:d")
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const format = (key: StorageKey): string => formatText(key.owner, key.id)
 
 /**
- * Parses the text form: the owner is what stands before the first `:`.
+ * Parses the text form. The text before the first `:` is the owner, and the text after it is the id. If the text is not
+ * that of a key, the result is a failure with `InvalidKey`.
  *
  * @example
  * ```ts
@@ -191,6 +222,9 @@ export const format = (key: StorageKey): string => formatText(key.owner, key.id)
  * assert.strictEqual(key.owner, "a:b")
  * assert.strictEqual(key.id, "c:d")
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const fromString = (text: string): Result.Result<StorageKey, InvalidKey> =>
   Result.flatMap(parseText(text), ({ owner, rest }) => make({ owner, id: rest }))
@@ -211,6 +245,9 @@ export const fromResult = <A>(result: Result.Result<A, InvalidKey>): Effect.Effe
  * const key = Schema.decodeUnknownSync(StorageKey.StorageKey)({ owner: "alice", id: "42" })
  * assert.deepStrictEqual(Schema.encodeSync(StorageKey.StorageKey)(key), { owner: "alice", id: "42" })
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const StorageKey: Schema.Codec<StorageKey, { readonly owner: string; readonly id: string }> = Schema.Struct({
   owner: Schema.String,

@@ -1,5 +1,5 @@
 /**
- * An owner and what the ids of some of that owner's records start with: what a listing is asked for.
+ * An owner and the start of some ids. A listing returns the records of that owner whose ids have that start.
  */
 import * as Effect from "effect/Effect"
 import { hasProperty } from "effect/Predicate"
@@ -11,7 +11,10 @@ import * as StorageKey from "./StorageKey.ts"
 const TypeId = "~effect-versioned-store/StoragePrefix"
 
 /**
- * All records of an owner whose id starts with `idPrefix`. Made by {@link make} alone.
+ * All records of an owner whose ids start with `idPrefix`. {@link make} and {@link fromString} make one.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface StoragePrefix {
   readonly [TypeId]: typeof TypeId
@@ -44,11 +47,15 @@ class StoragePrefixImpl implements StoragePrefix {
  *
  * assert.strictEqual(StoragePrefix.isStoragePrefix({ owner: "alice", idPrefix: "" }), false)
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
 export const isStoragePrefix = (u: unknown): u is StoragePrefix => hasProperty(u, TypeId)
 
 /**
- * Checks an owner and an id prefix by the rules of a `StorageKey`, save that the prefix may be empty.
+ * Checks an owner and an id prefix by the rules of a `StorageKey`, except that the prefix may be empty. If one of them
+ * breaks a rule, the result is a failure with `InvalidKey`.
  *
  * @example
  * ```ts
@@ -59,6 +66,9 @@ export const isStoragePrefix = (u: unknown): u is StoragePrefix => hasProperty(u
  * assert.ok(Result.isSuccess(StoragePrefix.make({ owner: "alice", idPrefix: "" })))
  * assert.ok(Result.isFailure(StoragePrefix.make({ owner: "", idPrefix: "order/" })))
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = (parts: {
   readonly owner: string
@@ -73,7 +83,7 @@ export const make = (parts: {
 }
 
 /**
- * Like {@link make}, and throws the `InvalidKey`: for prefixes written in the program itself.
+ * Like {@link make}, but throws the `InvalidKey`. Use it for prefixes that are written in the program itself.
  *
  * @example
  * ```ts
@@ -82,12 +92,15 @@ export const make = (parts: {
  *
  * assert.strictEqual(StoragePrefix.makeUnsafe({ owner: "alice", idPrefix: "order/" }).idPrefix, "order/")
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const makeUnsafe = (parts: { readonly owner: string; readonly idPrefix: string }): StoragePrefix =>
   Result.getOrThrow(make(parts))
 
 /**
- * The text form `owner:idPrefix`, as {@link StorageKey.format} has it.
+ * The text form `owner:idPrefix`, encoded as in {@link StorageKey.format}.
  *
  * @example
  * ```ts
@@ -96,11 +109,14 @@ export const makeUnsafe = (parts: { readonly owner: string; readonly idPrefix: s
  *
  * assert.strictEqual(StoragePrefix.format(StoragePrefix.makeUnsafe({ owner: "50%", idPrefix: "" })), "50%25:")
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const format = (prefix: StoragePrefix): string => StorageKey.formatText(prefix.owner, prefix.idPrefix)
 
 /**
- * Parses the text form.
+ * Parses the text form, as {@link StorageKey.fromString} does.
  *
  * @example
  * ```ts
@@ -110,6 +126,9 @@ export const format = (prefix: StoragePrefix): string => StorageKey.formatText(p
  *
  * assert.strictEqual(Result.getOrThrow(StoragePrefix.fromString("alice:order/")).owner, "alice")
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export const fromString = (text: string): Result.Result<StoragePrefix, StorageKey.InvalidKey> =>
   Result.flatMap(StorageKey.parseText(text), ({ owner, rest }) => make({ owner, idPrefix: rest }))
@@ -126,6 +145,9 @@ export const fromString = (text: string): Result.Result<StoragePrefix, StorageKe
  * const prefix = Schema.decodeUnknownSync(StoragePrefix.StoragePrefix)({ owner: "alice", idPrefix: "order/" })
  * assert.strictEqual(prefix.owner, "alice")
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const StoragePrefix: Schema.Codec<StoragePrefix, { readonly owner: string; readonly idPrefix: string }> =
   Schema.Struct({ owner: Schema.String, idPrefix: Schema.String }).pipe(

@@ -9,11 +9,12 @@ import type { StorageKey } from "./StorageKey.ts"
  */
 export interface VersionedRecord {
   readonly key: StorageKey
+  /** The record's data: any well-formed text. A backend returns it byte for byte. */
   readonly data: string
-  /** A safe integer from 1 up, higher with each write of the record. */
+  /** A safe integer from 1 up. Each write of the record raises it. */
   readonly version: number
-  /** The id of the write that made this version; undefined if another client wrote it without one. */
+  /** The write id of the write that made this version. Undefined if another client wrote the record without one. */
   readonly writeId: string | undefined
-  /** When the record expires, in whole seconds; undefined is never. */
+  /** When the record expires, in whole seconds. It is undefined if the record never expires. */
   readonly expiresAt: DateTime.Utc | undefined
 }

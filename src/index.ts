@@ -1,6 +1,6 @@
 /**
- * Everything that needs no optional dependency. The engines that need one are at their own entries, such as
- * `effect-versioned-store/StorageContract`.
+ * Every module that needs no optional dependency. A module that needs one has an entry of its own, for example
+ * `effect-versioned-store/DynamoDb` and `effect-versioned-store/StorageContract`.
  */
 export * as Engine from "./Engine.ts"
 export * as InMemory from "./engine/InMemory.ts"

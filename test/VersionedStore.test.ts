@@ -93,7 +93,7 @@ describe("VersionedStore", () => {
       const error = yield* Effect.flip(VersionedStore.make({ idPrefix: "\ud800", schema: Order }))
       assert.strictEqual(
         error.message,
-        "Invalid key: the idPrefix has a lone surrogate, which is no character and has no UTF-8"
+        "Invalid key: the idPrefix has a lone surrogate, which is not a character and has no UTF-8"
       )
     }).pipe(Effect.provide(InMemory.layer))
   )

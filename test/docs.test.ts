@@ -8,7 +8,7 @@ import packageJson from "../package.json" with { type: "json" }
 const run = promisify(execFile)
 const root = join(import.meta.dirname, "..")
 
-/** Inside the package, so that its name resolves to what was built, as it does for whoever installs it. */
+/** The folder is inside the package, so that its name resolves to the built code, as in a project that installs it. */
 const folder = join(root, ".docs")
 
 /** The TypeScript blocks of a text, or of its doc comments. */
@@ -18,28 +18,53 @@ const blocks = (file: string): Array<string> => {
   return Array.from(prose.matchAll(/```ts\n(.*?)```/gs), ([, block]) => block ?? "")
 }
 
-/** The sources of all entries of the package. */
+/** The sources of the package's public modules. */
 const sources = Object.values<string>(packageJson.exports).flatMap((entry) =>
   entry.endsWith(".js") ? [entry.replace("./dist/", "src/").replace(/js$/, "ts")] : []
 )
 
-/** Plain numbers need no example, and the reasons of `Backend` share the one of `Reason`. */
+/** Numbers need no example, and the reasons of `Backend` share the example of `Backend`. */
 const isSelfEvident = (declaration: string) => /= [\d.* ]+$|Number\.MAX_SAFE|reasonFields/m.test(declaration)
+
+/** The exported names of a public module, each with its doc comment and the first lines of its declaration. */
+const publicNames = (file: string) => {
+  const text = readFileSync(join(root, file), "utf8")
+  const exports = text.matchAll(
+    /^export (?:declare )?(const|class|interface|type|function) (\w+)(?=(.*(?:\n.*){0,3}))/gm
+  )
+  return Array.from(exports, ({ 1: kind, 2: name = "", 3: declaration = "", index }) => {
+    const comment = text.slice(0, index).match(/\/\*\*(?:(?!\/\*\*).)*\*\/\n$/s)?.[0] ?? ""
+    const isType = kind === "interface" || kind === "type" || isSelfEvident(declaration)
+    return { name: `${file}: ${name}`, comment, isType, isInternal: comment.includes("@internal") }
+  })
+}
+
+const allPublicNames = sources.flatMap(publicNames).filter(({ isInternal }) => !isInternal)
+
+/** Modules whose names do not have `@since` and `@category` yet. Empty this list. */
+const modulesWithoutTagsYet = ["src/task/TaskStore.ts", "src/testing/StorageContract.ts", "src/testing/TaskContract.ts"]
 
 describe("documentation", () => {
   it("has a comment for every public name, and an example for every value", () => {
-    const missing: Array<string> = []
-    for (const file of sources) {
-      const text = readFileSync(join(root, file), "utf8")
-      for (const match of text.matchAll(/^export (const|class|interface|type) (\w+)(?=(.*(?:\n.*){0,3}))/gm)) {
-        const [, kind, name, declaration = ""] = match
-        const comment = text.slice(0, match.index).match(/\/\*\*(?:(?!\/\*\*).)*\*\/\n$/s)?.[0] ?? ""
-        const isType = kind === "interface" || kind === "type" || isSelfEvident(declaration)
-        if (comment === "") missing.push(`${file}: ${name} has no comment`)
-        else if (!isType && !/```ts|@internal/.test(comment)) missing.push(`${file}: ${name} has no example`)
-      }
-    }
-    assert.deepStrictEqual(missing, [])
+    const withoutComment = allPublicNames.filter(({ comment }) => comment === "")
+    const withoutExample = allPublicNames.filter(({ comment, isType }) => !isType && !comment.includes("```ts"))
+    assert.deepStrictEqual(
+      {
+        withoutComment: withoutComment.map(({ name }) => name),
+        withoutExample: withoutExample.map(({ name }) => name)
+      },
+      { withoutComment: [], withoutExample: [] }
+    )
+  })
+
+  it("says of every public name since which version it exists, and in which category it is", () => {
+    const untagged = allPublicNames.filter(
+      ({ comment }) => !/^ \* @since \d+\.\d+\.\d+$/m.test(comment) || !/^ \* @category [a-z]+$/m.test(comment)
+    )
+    assert.deepStrictEqual(
+      untagged.map(({ name }) => name).filter((name) => !modulesWithoutTagsYet.some((file) => name.startsWith(file))),
+      []
+    )
   })
 
   it("has examples that compile and hold", async () => {
@@ -62,7 +87,7 @@ describe("documentation", () => {
       })
     )
     await run("tsc", ["-p", folder]).catch(({ stdout }) => assert.fail(`An example does not compile:\n${stdout}`))
-    // A suite runs under vitest alone.
+    // Only vitest can run a contract suite.
     const imports = files
       .filter(({ runs }) => runs)
       .map(({ name }) => `console.error("${name}"); await import("./${name}")`)

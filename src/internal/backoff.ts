@@ -1,17 +1,19 @@
 import type * as Duration from "effect/Duration"
 import * as Schedule from "effect/Schedule"
 
-/** Exponential from a first delay, capped before a jitter of 20%. */
-const capped = (first: Duration.Input, most: Duration.Input): Schedule.Schedule<unknown> =>
-  Schedule.jittered(Schedule.min([Schedule.exponential(first), Schedule.spaced(most)]))
+/** Waits exponentially, from a first delay up to a longest delay, each with a jitter of ±20%. */
+const capped = (firstDelay: Duration.Input, longestDelay: Duration.Input): Schedule.Schedule<unknown> =>
+  Schedule.jittered(Schedule.min([Schedule.exponential(firstDelay), Schedule.spaced(longestDelay)]))
 
-/** Exponential from a first delay, capped at 1 s before a jitter of 20%, a number of times. */
-export const backoff = (first: Duration.Input, times: number): Schedule.Schedule<unknown> =>
-  Schedule.upTo(capped(first, "1 second"), { times })
+/** Waits exponentially, from a first delay up to 1 s, each with a jitter of ±20%. Retries a number of times. */
+export const backoff = (firstDelay: Duration.Input, times: number): Schedule.Schedule<unknown> =>
+  Schedule.upTo(capped(firstDelay, "1 second"), { times })
 
-/** Exponential from a first delay, capped at the most before a jitter of 20%, for some time. */
+/**
+ * Waits exponentially, from a first delay up to a longest delay, each with a jitter of ±20%. Retries for a duration.
+ */
 export const backoffFor = (
-  first: Duration.Input,
-  most: Duration.Input,
+  firstDelay: Duration.Input,
+  longestDelay: Duration.Input,
   duration: Duration.Input
-): Schedule.Schedule<unknown> => Schedule.upTo(capped(first, most), { duration })
+): Schedule.Schedule<unknown> => Schedule.upTo(capped(firstDelay, longestDelay), { duration })

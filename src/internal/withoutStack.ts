@@ -1,6 +1,10 @@
+/** Whether `Error.stackTraceLimit` may be set. It may not be in a hardened environment that freezes `Error`. */
 const canLimit = Object.getOwnPropertyDescriptor(Error, "stackTraceLimit")?.writable === true
 
-/** Constructs an error that is an ordinary outcome: without a stack trace, which costs ten times the rest. */
+/**
+ * Constructs an error that is an ordinary outcome. The error has no stack trace, since making one costs ten times as
+ * much as the rest of the error.
+ */
 export const withoutStack = <A>(construct: () => A): A => {
   if (!canLimit) return construct()
   const limit = Error.stackTraceLimit

@@ -1,9 +1,9 @@
 /**
- * Effect's `KeyValueStore` on the backend that the Layer below provides, for one owner. Code that is written for that
- * service runs on it unchanged, and shares what it holds with other processes and machines.
+ * Effect's `KeyValueStore` on any backend, for one owner. Code that is written for that service runs on it unchanged,
+ * and shares its values with other processes and machines.
  *
- * It behaves as `KeyValueStore.layerMemory` does, for any key, with values of up to 384 KiB as JSON. Bytes are stored as
- * base64, which is a third longer. `modify` is atomic among all clients.
+ * It behaves as `KeyValueStore.layerMemory` does, for any key, with values of up to 384 KiB as JSON. Bytes are stored
+ * as base64, which is a third longer. `modify` is atomic among all clients.
  */
 import * as Digest from "effect/crypto/Digest"
 import * as Effect from "effect/Effect"
@@ -22,24 +22,25 @@ import * as Turns from "../update/turns.ts"
 import { makeEntries } from "./internal/entries.ts"
 
 /**
- * Whose records the store is kept in, and how its `modify` is retried.
+ * The owner of the store's records, and how `modify` is retried.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options {
+  /** The owner of the records. The owner may have tasks and other records as well. */
   readonly owner: string
   /**
-   * How a `modify` is retried if another process was first. By default the first retry is at once; the next ones wait
-   * exponentially from 20 ms, capped at 200 ms before a jitter of 20%, for a minute.
+   * How a `modify` is retried after a conflict. By default the first retry is at once. The next retries wait
+   * exponentially from 20 ms up to 200 ms, with a jitter of ±20%, for a minute.
    */
   readonly retrySchedule?: Schedule.Schedule<unknown, VersionConflict> | undefined
 }
 
-/** No task's id starts with `!`, so an owner may have tasks as well. */
+/** Ids of tasks do not start with `!`, so the owner may have tasks as well. */
 const idPrefix = "!kv/"
 
-const untilItLands = backoffFor("10 millis", "200 millis", "1 minute")
+const defaultRetrySchedule = backoffFor("10 millis", "200 millis", "1 minute")
 
 const encoder = new TextEncoder()
 
@@ -50,13 +51,13 @@ const toValue = (given: string | Uint8Array): StringOrBytes => (typeof given ===
 const toText = (value: StringOrBytes): string => (typeof value === "string" ? value : Base64.encode(value.bytes))
 const toBytes = (value: StringOrBytes): Uint8Array => (typeof value === "string" ? encoder.encode(value) : value.bytes)
 
-const toKeyValueStoreError = (method: string, attempted: string, key?: string) =>
+const toKeyValueStoreError = (method: string, action: string, key?: string) =>
   Effect.mapError(
     (cause: Error) =>
       new KeyValueStore.KeyValueStoreError({
         method,
         ...(key === undefined ? {} : { key }),
-        message: `Unable to ${attempted}${key === undefined ? "" : ` ${key}`}: ${cause.message}`,
+        message: `Unable to ${action}${key === undefined ? "" : ` ${key}`}: ${cause.message}`,
         cause
       })
   )
@@ -64,21 +65,22 @@ const toKeyValueStoreError = (method: string, attempted: string, key?: string) =
 /**
  * A `KeyValueStore` in an owner's records: those whose ids start with `!kv/`.
  *
- * The rest of an id is the key itself, so records are easy to find in the engine's console: `!kv/theme`. A key that can't
- * be part of an id is stored as well: its id is `#` and the SHA-256 of the key, and the key stands in the data. Such a key
- * is empty, has a lone surrogate or U+0000, takes over 508 bytes of UTF-8, or starts with `#`. A string is stored as a
- * string and bytes as base64, and each is read as the other as `KeyValueStore.layerMemory` does it.
+ * The rest of an id is the key itself, so records are easy to find in the engine's console: `!kv/theme`. A key that
+ * can't be part of an id is stored as well: its id is `#` and the SHA-256 of the key, and the key stands in the data.
+ * Such a key is empty, has a lone surrogate or U+0000, takes over 508 bytes of UTF-8, or starts with `#`. A string is
+ * stored as a string and bytes as base64, and each is read as the other as `KeyValueStore.layerMemory` does it.
  *
- * `modify` is a compare-and-set, retried after a conflict, so its function may run several times. Modifies of one key from
- * one process take turns. `KeyValueStore.toSchemaStore` has a `modify` of its own that gets and then sets: use
- * `VersionedStore` to change typed values atomically.
+ * `modify` is a compare-and-set, retried after a conflict, so its function may run several times. Calls of `modify` for
+ * one key take turns within a process. `KeyValueStore.toSchemaStore` has a `modify` of its own that gets and then sets,
+ * so it may lose updates. To change typed values atomically, use `VersionedStore`.
  *
- * `get`, `set`, `remove`, `has` and `isEmpty` take one request, and `modify` two without a conflict. `size` and `keys` take
- * one for each 100 records. `clear` and `clearPrefix` take one more for each record that they remove, and are not atomic.
+ * `get`, `set`, `remove`, `has` and `isEmpty` take one request, and `modify` two without a conflict. `size` and `keys`
+ * take one for each 100 records. `clear` and `clearPrefix` take one more for each record that they remove, and are not
+ * atomic.
  *
- * Operations fail with `KeyValueStoreError`, whose `cause` is the error of the storage: `Backend`; `CapacityExceeded` if a
- * value is too large; `VersionConflict` if the schedule of a `modify` is spent; `SchemaError` if a record does not belong
- * to this store. If the owner is invalid, building the Layer fails with `InvalidKey`.
+ * Operations fail with `KeyValueStoreError`, whose `cause` is the error of the storage: `Backend`; `CapacityExceeded`
+ * if a value is too large; `VersionConflict` if the schedule of a `modify` is spent; `SchemaError` if a record does not
+ * belong to this store. If the owner is invalid, building the Layer fails with `InvalidKey`.
  *
  * @example
  * ```ts
@@ -102,7 +104,7 @@ const toKeyValueStoreError = (method: string, attempted: string, key?: string) =
  */
 export const layer = ({
   owner,
-  retrySchedule = untilItLands
+  retrySchedule = defaultRetrySchedule
 }: Options): Layer.Layer<KeyValueStore.KeyValueStore, StorageKey.InvalidKey, StorageBackend> =>
   Layer.effect(
     KeyValueStore.KeyValueStore,

@@ -1,6 +1,6 @@
 /**
- * Effect's `BackingPersistence` on the backend that the Layer below provides, for one owner. `Persistence`,
- * `PersistedCache` and persisted chats run on it unchanged, and share what they hold with other processes and machines.
+ * Effect's `BackingPersistence` on any backend, for one owner. `Persistence`, `PersistedCache` and persisted chats run
+ * on it unchanged, and share their values with other processes and machines.
  */
 import type * as Clock from "effect/Clock"
 import * as Digest from "effect/crypto/Digest"
@@ -17,34 +17,35 @@ import * as StoragePrefix from "../StoragePrefix.ts"
 import { concurrency, hash, hashLength, isPlain, makeEntries } from "./internal/entries.ts"
 
 /**
- * Whose records the stores are kept in.
+ * The owner of the stores' records.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options {
+  /** The owner of the records. The owner may have tasks and other records as well. */
   readonly owner: string
 }
 
-/** No task's id starts with `!`, so an owner may have tasks as well. */
+/** Ids of tasks do not start with `!`, so the owner may have tasks as well. */
 const persistencePrefix = "!persistence/"
 
 const expiryOf = (clock: Clock.Clock, ttl: Duration.Duration | undefined): DateTime.Utc | undefined => {
-  const at = Persistence.unsafeTtlToExpires(clock, ttl)
-  return at === null ? undefined : DateTime.makeUnsafe(Math.min(Math.max(Math.ceil(at), 0), lastMillisecond))
+  const millis = Persistence.unsafeTtlToExpires(clock, ttl)
+  return millis === null ? undefined : DateTime.makeUnsafe(Math.min(Math.max(Math.ceil(millis), 0), lastMillisecond))
 }
 
-const toPersistenceError = (attempted: string) =>
+const toPersistenceError = (action: string) =>
   Effect.mapError(
-    (cause: Error) => new Persistence.PersistenceError({ message: `Failed to ${attempted}: ${cause.message}`, cause })
+    (cause: Error) => new Persistence.PersistenceError({ message: `Failed to ${action}: ${cause.message}`, cause })
   )
 
 const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: string) {
-  // The colons of a store's name are escaped and one is added, so no name starts with another. The hash of a key must fit
-  // behind it.
+  // The colons of a store's id are escaped, and one colon is added at the end. So no name starts with another name. The
+  // hash of a key must fit behind the name.
   const name = StorageKey.formatText(storeId, "")
   const fits = isPlain(`${persistencePrefix}${"#".repeat(hashLength)}`, name)
-  // Values are what `JSON.stringify` takes, as in Effect's own Layers that keep JSON.
+  // A value may be anything that `JSON.stringify` accepts, as in Effect's own Layers that store JSON.
   const entries = yield* makeEntries<object>(
     { owner },
     `${persistencePrefix}${fits ? name : yield* hash(name)}`,
@@ -83,19 +84,20 @@ const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: st
 })
 
 /**
- * A `BackingPersistence` in an owner's records, for `Persistence.layer` and the services that stand on it. The records of
- * a store are those whose ids start with `!persistence/`, the store's id with `%` and `:` percent-encoded, and `:`. The rest
- * of an id is the key, as in `StorageKeyValueStore`. A store's id that does not fit is hashed in the same way.
+ * A `BackingPersistence` in an owner's records, for `Persistence.layer` and the services that stand on it. The records
+ * of a store are those whose ids start with `!persistence/`, the store's id with `%` and `:` percent-encoded, and `:`.
+ * The rest of an id is the key, as in `StorageKeyValueStore`. A store's id that does not fit is hashed in the same way.
  *
- * A time to live is exact to the millisecond by Effect's `Clock`. The engine may remove the record from the next whole
- * second on: some engines do it by themselves, others by `StorageBackend.layerCleanup`.
+ * A time to live is exact to the millisecond by Effect's `Clock`. From the next whole second on, the engine may remove
+ * the record. Some engines remove expired records themselves, and others need `StorageBackend.layerCleanup`.
  *
- * `get`, `set` and `remove` take one request. `getMany` and `setMany` take one for each entry, 16 at a time, and are not
- * atomic. `clear` takes one for each entry and one for each 100, and is not atomic either.
+ * `get`, `set` and `remove` take one request. `getMany` and `setMany` take one for each entry, 16 at a time, and are
+ * not atomic. `clear` takes one for each entry and one for each 100, and is not atomic either.
  *
- * Operations fail with `PersistenceError`, whose `cause` is the error of the storage: `Backend`; `CapacityExceeded` if a
- * value is too large; `SchemaError` if a record does not belong to this store, or a value is not JSON. `getMany` leaves out
- * such a record, as Effect's own Layers do. If the owner is invalid, building the Layer fails with `InvalidKey`.
+ * Operations fail with `PersistenceError`, whose `cause` is the error of the storage: `Backend`; `CapacityExceeded` if
+ * a value is too large; `SchemaError` if a record does not belong to this store, or a value is not JSON. `getMany`
+ * leaves out such a record, as Effect's own Layers do. If the owner is invalid, building the Layer fails with
+ * `InvalidKey`.
  *
  * @example
  * ```ts
@@ -122,7 +124,7 @@ const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: st
  *   Layer.provide(StoragePersistence.layer({ owner: "alice" })),
  *   Layer.provide(InMemory.layer)
  * )
- * // Two caches, as in two processes: the second finds what the first has looked up.
+ * // Two caches, as in two processes. The second one finds the answer of the first one.
  * const answers = Effect.runSync(Effect.all([ask, ask]).pipe(Effect.provide(layer)))
  * assert.deepStrictEqual(answers, ["name 1 of 1", "name 1 of 1"])
  * ```
@@ -139,7 +141,7 @@ export const layer = ({
       yield* Effect.fromResult(StoragePrefix.make({ owner, idPrefix: persistencePrefix }))
       const context = yield* Effect.context<StorageBackend | Digest.Digest>()
       return Persistence.BackingPersistence.of({
-        // The owner and every prefix are good.
+        // The owner was checked above, and every prefix fits, so the keys are valid.
         make: (storeId) => Effect.orDie(Effect.provideContext(makeBackingStore(owner, storeId), context))
       })
     })

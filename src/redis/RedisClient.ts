@@ -1,13 +1,16 @@
 /**
- * Effect's Redis service from the client `redis` (node-redis), for one server or for a Redis Cluster, with failures to
- * connect as `Backend` errors that say what to do.
+ * Effect's Redis service, made with the client `redis` (node-redis), for one server or for a Redis Cluster.
  *
- * `NodeRedis.layer` of `@effect/platform-node` does it for one server, too. This one differs where Redis does not answer:
- * without a connection, a command fails at once instead of being kept to be sent later; one that is interrupted or late
- * before it is sent is never sent; a connection on which no answer comes any more is replaced; and the Layer neither
- * opens nor closes by waiting for answers without end.
+ * `NodeRedis.layer` of `@effect/platform-node` makes the service for one server, too. The Layers here behave
+ * differently if Redis does not answer:
  *
- * For a cluster, commands are sent to the node that has their key, and follow a slot that moves.
+ * - If there is no connection, a command fails at once. The client does not keep it to send it later.
+ * - If a command is interrupted or times out before it was sent, it is never sent.
+ * - If a connection gives no answers any more, it is replaced.
+ * - The Layer does not wait without end for an answer, neither when it opens nor when it closes.
+ * - If the Layer can't connect, it fails with a `Backend` error that says what to do.
+ *
+ * In a cluster, each command is sent to the node that has its key, also after the cluster has moved the key's slot.
  */
 import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
@@ -22,8 +25,8 @@ import { failureOf, hideArguments, isNotSent, messageOf } from "../engine/intern
 import type { Backend } from "../StorageError.ts"
 
 /**
- * The service for one server, with the options of node-redis's `createClient`; its `disableOfflineQueue` is true here
- * unless it is given.
+ * The service for one server, with the options of node-redis's `createClient`. Here `disableOfflineQueue` is true by
+ * default. Building the Layer connects to the server. If it can't connect within 5 seconds, it fails with `Backend`.
  *
  * @example
  * ```ts
@@ -33,21 +36,35 @@ import type { Backend } from "../StorageError.ts"
  *
  * export const Storage = Redis.layer().pipe(Layer.provide(RedisClient.layer({ url: "redis://localhost:6379" })))
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer = (options: ClientOptions = {}): Layer.Layer<Redis.Redis, Backend> =>
   Layer.effect(Redis.Redis, makeSingle(options))
 
-/** The options of node-redis's `createClient`. */
+/**
+ * The options of node-redis's `createClient`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type ClientOptions = NonNullable<Parameters<typeof createClient>[0]>
 
-/** The options of node-redis's `createCluster`. */
+/**
+ * The options of node-redis's `createCluster`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type ClusterOptions = Parameters<typeof createCluster>[0]
 
 /**
- * The service for a Redis Cluster, with the options of node-redis's `createCluster`: some of its nodes, from which the
- * others are found.
+ * The service for a Redis Cluster, with the options of node-redis's `createCluster`. `rootNodes` names some of the
+ * nodes, and the client asks them for the others.
  *
- * `send` takes the first argument for the key, as in almost all commands; scripts are loaded on the node that needs them.
+ * `send` treats the first argument as the key, which it is in almost all commands. Scripts are loaded on the node that
+ * runs them. If no node can be reached, building the Layer fails with `Backend`.
  *
  * @example
  * ```ts
@@ -56,19 +73,24 @@ export type ClusterOptions = Parameters<typeof createCluster>[0]
  * import { Layer } from "effect"
  *
  * export const Storage = Redis.layer().pipe(
- *   Layer.provide(RedisClient.layerCluster({ rootNodes: [{ url: "redis://10.0.0.1:6379" }, { url: "redis://10.0.0.2:6379" }] }))
+ *   Layer.provide(
+ *     RedisClient.layerCluster({ rootNodes: [{ url: "redis://10.0.0.1:6379" }, { url: "redis://10.0.0.2:6379" }] })
+ *   )
  * )
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerCluster = (options: ClusterOptions): Layer.Layer<Redis.Redis, Backend> =>
   Layer.effect(Redis.Redis, makeCluster(options))
 
 // -----------------------------------------------------------------------------
 
-/** How long a connection may go on without an answer once a command on it was given up. */
-const patience = "1 second"
+/** How long a connection may stay without an answer after a command on it was given up. */
+const silenceLimit = "1 second"
 
-/** How long connecting may take, with all that a client says before it is ready. */
+/** How long connecting may take, until the client has sent its first commands and is ready. */
 const connectTimeout = "5 seconds"
 
 const attempt = <A>(f: (signal: AbortSignal) => Promise<A>): Effect.Effect<A, Redis.RedisError> =>
@@ -83,7 +105,9 @@ const destroy = (client: Client) =>
     if (client.isOpen) client.destroy()
   })
 
-/** Connects, or gives up: by itself the client waits without end for a server that takes the connection in silence. */
+/**
+ * Connects, with a time-out. Without it, the client would wait without end for a server that accepts and never answers.
+ */
 const connect = (client: Client): Effect.Effect<void, Redis.RedisError> =>
   Effect.timeoutOrElse(Effect.asVoid(attempt(() => client.connect())), {
     duration: connectTimeout,
@@ -92,9 +116,9 @@ const connect = (client: Client): Effect.Effect<void, Redis.RedisError> =>
   })
 
 /**
- * Sends commands. One that is given up is not sent any more, unless it was already. Redis answers in order, so where it
- * does not answer a PING after that either, the connection is replaced: by itself the client would wait until TCP gives
- * up, a quarter of an hour, and every other command with it.
+ * Makes the function that sends commands. If a command is given up before it was sent, it is not sent any more. If it
+ * was sent, a PING follows it, since Redis answers in order. If Redis does not answer the PING either, the connection
+ * is replaced. Otherwise the client, and every other command, would wait until TCP gives up after about 15 minutes.
  */
 const makeSend = Effect.fnUntraced(function* (
   sendCommand: (command: ReadonlyArray<string>, options: { readonly abortSignal: AbortSignal }) => Promise<unknown>,
@@ -112,14 +136,14 @@ const makeSend = Effect.fnUntraced(function* (
     attempt(() => client.ping()).pipe(
       Effect.retry(Schedule.spaced("100 millis")),
       Effect.timeoutOrElse({
-        duration: client.isReady ? patience : connectTimeout,
+        duration: client.isReady ? silenceLimit : connectTimeout,
         orElse: () => replace(client)
       }),
       Effect.ignore,
       Effect.ensuring(Effect.sync(() => watched.delete(client)))
     )
 
-  const check = Effect.suspend(() => {
+  const watchAll = Effect.suspend(() => {
     const unwatched = clients().filter((client) => !watched.has(client))
     for (const client of unwatched) watched.add(client)
     return Effect.forEach(unwatched, (client) => Effect.forkIn(watch(client), scope), { discard: true })
@@ -127,12 +151,15 @@ const makeSend = Effect.fnUntraced(function* (
 
   return <A>(...command: ReadonlyArray<string>) =>
     attempt((abortSignal) => sendCommand(command, { abortSignal }) as Promise<A>).pipe(
-      Effect.onInterrupt(() => check),
-      Effect.tapError(({ cause }) => (isNotSent(cause) ? check : Effect.void))
+      Effect.onInterrupt(() => watchAll),
+      Effect.tapError(({ cause }) => (isNotSent(cause) ? watchAll : Effect.void))
     )
 })
 
-/** Runs a script by its hash, or as a whole where the server does not have it, which then keeps it. */
+/**
+ * Runs a script by its hash. If the server does not know the script yet, the whole script is sent, and the server keeps
+ * it.
+ */
 const makeEval =
   (send: Redis.Redis["Service"]["send"]): Redis.Redis["Service"]["eval"] =>
   (script) =>
@@ -145,7 +172,9 @@ const makeEval =
     )
   }
 
-/** The client throws on a URL that is none, and may repeat it, with its password. */
+/**
+ * Checks a URL. If it is invalid, the client's own error may show the URL with its password, so that error is dropped.
+ */
 const checkUrl = (url = "redis://localhost") =>
   Effect.try({
     try: () => void createClient({ url }),
@@ -157,14 +186,16 @@ const checkUrl = (url = "redis://localhost") =>
       )
   })
 
-/** Logs what befalls a connection by itself. It is no failure of a command, and has no stack that would help. */
+/**
+ * Logs that a connection was lost outside of any command. The message is enough, since the stack shows only the client.
+ */
 const makeWarn = Effect.map(Effect.context<never>(), (context) => {
   const runFork = Effect.runForkWith(context)
   return (cause: unknown) =>
     void runFork(Effect.logWarning(`A connection to Redis was lost: ${messageOf(cause as Error)}`))
 })
 
-/** Waits longer and longer between attempts to connect, as the client does by itself, unless it is given up. */
+/** Waits longer after each attempt to connect, as the client does by default, unless the client is to give up. */
 const reconnectStrategy = (isGivenUp: (retries: number, cause: Error) => boolean) => (retries: number, cause: Error) =>
   isGivenUp(retries, cause) ? cause : Math.min(2 ** retries * 50, 2000) + Math.floor(Math.random() * 200)
 
@@ -173,8 +204,8 @@ const makeSingle = Effect.fnUntraced(function* (options: ClientOptions) {
   const warn = yield* makeWarn
   let wasReady = false
 
-  const open = (own?: ClientOptions["socket"]) => {
-    const socket = { reconnectStrategy: reconnectStrategy(() => !wasReady), ...options.socket, ...own }
+  const open = (overrides?: ClientOptions["socket"]) => {
+    const socket = { reconnectStrategy: reconnectStrategy(() => !wasReady), ...options.socket, ...overrides }
     return Effect.tap(
       Effect.acquireRelease(
         Effect.sync(() =>
@@ -215,13 +246,14 @@ const makeSingle = Effect.fnUntraced(function* (options: ClientOptions) {
   return Redis.Redis.of({ ...redis, eval: makeEval(send) })
 })
 
-/** The key by which a command finds its node. */
+/** The key that decides which node a command is sent to. */
 const keyOf = ([name = "", ...args]: ReadonlyArray<string>) => (/^EVAL/i.test(name) ? args[2] : args[0])
 
 const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
   const { defaults, rootNodes } = options
   yield* Effect.forEach([defaults, ...rootNodes], (node) => checkUrl(node?.url))
-  // A node that can't be reached in the first place may have been replaced by others, and one that was lost may not.
+  // If the first attempt can't reach a node, another node may have replaced it, so the client gives up and asks again
+  // for the nodes. If a connection was lost, the node is probably still there, so the client connects again.
   const strategy = reconnectStrategy(
     (retries, cause: Error & { readonly syscall?: string }) =>
       retries === 0 && !cause.constructor.name.startsWith("Socket") && !/^(read|write)$/.test(cause.syscall ?? "")
@@ -240,31 +272,31 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
     ),
     (cluster) => Effect.sync(() => cluster.destroy())
   )
-  const warnOf = yield* makeWarn
-  let why: unknown
+  const logLostConnection = yield* makeWarn
+  let lastCause: unknown
   const warn = (cause: unknown) => {
-    why = cause
-    warnOf(cause)
+    lastCause = cause
+    logLostConnection(cause)
   }
   cluster.on("error", warn).on("node-error", warn)
   yield* Effect.mapError(
     attempt(() => cluster.connect()),
-    // By itself it only says that it has found no node.
-    ({ cause }) => notConnected(new Redis.RedisError({ cause: why ?? cause }))
+    // The client's own error only says that it has found no node.
+    ({ cause }) => notConnected(new Redis.RedisError({ cause: lastCause ?? cause }))
   )
 
-  // A node that can't be connected to may be replaced by another, and by itself the client keeps what has failed.
+  // The client would keep a connection that has failed, although another node may have replaced the node meanwhile.
   const rediscover = attempt(() => {
     for (const node of cluster.masters) if (node.client?.isOpen === false) delete node.client
     return cluster._slots.rediscover()
   })
   const scope = yield* Effect.scope
-  const sendOnce = yield* makeSend(
+  const sendToNode = yield* makeSend(
     (command, options) => cluster.sendCommand(keyOf(command), false, [...command], options),
     () => cluster.masters.flatMap(({ client }) => client ?? [])
   )
-  const send: typeof sendOnce = (...command) =>
-    Effect.tapError(sendOnce(...command), ({ cause }) =>
+  const send: typeof sendToNode = (...command) =>
+    Effect.tapError(sendToNode(...command), ({ cause }) =>
       isNotSent(cause) ? Effect.forkIn(Effect.ignore(rediscover), scope) : Effect.void
     )
 

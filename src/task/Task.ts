@@ -1,17 +1,18 @@
 /**
- * What a task is: the Schemas of its record and of its form on the wire, and its status machine. All of it is pure.
+ * The Schemas of a task's record and of the task on the wire, and the transitions between statuses. Everything here is
+ * pure.
  *
- * The record is the Rust crate pmcp-tasks' `TaskRecord` to the letter, so that either side reads what the other wrote:
- * fields in camelCase, times in RFC 3339, `result` and `expiresAt` null where there is none, all else left out. Fields
- * that are not known here are kept when a record is written again. The wire form is the Model Context Protocol's `Task`
- * (specification of 2025-11-25, "Tasks").
+ * The record has the same JSON form as `TaskRecord` of the Rust crate pmcp-tasks, so each side can read the records of
+ * the other. Fields are in camelCase, and times are in RFC 3339. `result` and `expiresAt` are null if there is none,
+ * and other fields without a value are left out. If a record is written again, its unknown fields are kept. The wire
+ * form is the `Task` of the Model Context Protocol (specification of 2025-11-25, "Tasks").
  */
 import * as DateTime from "effect/DateTime"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 
 /**
- * The status of a task.
+ * The status of a task, as the Model Context Protocol names it.
  *
  * @example
  * ```ts
@@ -22,10 +23,18 @@ import * as Schema from "effect/Schema"
  * const status: Task.Status = Schema.decodeUnknownSync(Task.Status)("input_required")
  * assert.strictEqual(status, "input_required")
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const Status = Schema.Literals(["working", "input_required", "completed", "failed", "cancelled"])
 
-/** The status of a task. */
+/**
+ * The status of a task.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Status = typeof Status.Type
 
 /**
@@ -39,13 +48,22 @@ export type Status = typeof Status.Type
  *
  * assert.strictEqual(Schema.is(Task.TerminalStatus)("working"), false)
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const TerminalStatus = Schema.Literals(["completed", "failed", "cancelled"])
 
-/** A status that a task never leaves. */
+/**
+ * A status that a task never leaves.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type TerminalStatus = typeof TerminalStatus.Type
 
-const next: Record<Status, ReadonlyArray<Status>> = {
+/** The statuses that may follow each status (Model Context Protocol, "Task Status Lifecycle"). */
+const nextStatuses: Record<Status, ReadonlyArray<Status>> = {
   working: ["input_required", "completed", "failed", "cancelled"],
   input_required: ["working", "completed", "failed", "cancelled"],
   completed: [],
@@ -54,7 +72,7 @@ const next: Record<Status, ReadonlyArray<Status>> = {
 }
 
 /**
- * Whether a task never leaves a status.
+ * Whether a status is terminal. A task never leaves a terminal status.
  *
  * @example
  * ```ts
@@ -64,11 +82,14 @@ const next: Record<Status, ReadonlyArray<Status>> = {
  * assert.strictEqual(Task.isTerminal("cancelled"), true)
  * assert.strictEqual(Task.isTerminal("input_required"), false)
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
-export const isTerminal = (status: Status): status is TerminalStatus => next[status].length === 0
+export const isTerminal = (status: Status): status is TerminalStatus => nextStatuses[status].length === 0
 
 /**
- * Whether a task may go from one status to another. To stay is no transition.
+ * Whether a task may go from one status to another. The same status again is not a transition.
  *
  * @example
  * ```ts
@@ -79,11 +100,15 @@ export const isTerminal = (status: Status): status is TerminalStatus => next[sta
  * assert.strictEqual(Task.canTransition("working", "working"), false)
  * assert.strictEqual(Task.canTransition("completed", "working"), false)
  * ```
+ *
+ * @category predicates
+ * @since 0.1.0
  */
-export const canTransition = (from: Status, to: Status): boolean => next[from].includes(to)
+export const canTransition = (from: Status, to: Status): boolean => nextStatuses[from].includes(to)
 
 /**
- * The instant of a time in RFC 3339. JavaScript knows no leap second: the second 60 is the one after 59, as in POSIX time.
+ * The instant of a time in RFC 3339. JavaScript has no leap seconds, so second 60 becomes the second after 59, as in
+ * POSIX time.
  */
 const instantOf = (text: string): DateTime.Utc | undefined => {
   const isLeap = leapSecond.test(text)
@@ -94,25 +119,25 @@ const instantOf = (text: string): DateTime.Utc | undefined => {
 
 const leapSecond = /(T\d\d:\d\d):60(?!\d)/i
 
-/** A time in RFC 3339, kept as it was written: that crate's `expiresAt` may have nine digits of a second. */
+/** A time in RFC 3339, kept as text. The `expiresAt` of pmcp-tasks has nanoseconds, which a `DateTime` would lose. */
 const Timestamp = Schema.String.check(
   Schema.makeFilter((text) => instantOf(text) !== undefined || "Expected a time in RFC 3339")
 )
 
 /**
- * That crate writes up to 2^64, but beyond 2^53 JavaScript reads another number than was written. A record with such a
- * number can't be read, since the next change here would write the wrong one back.
+ * pmcp-tasks writes integers up to 2^64, but JavaScript reads an integer beyond 2^53 as another number. A record with
+ * such an integer can't be read here. Otherwise, the next change of the record would store the wrong number.
  */
 const Milliseconds = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** A JSON object. */
 const JsonObject = Schema.Record(Schema.String, Schema.Json)
 
-/** Fields that are not known here. */
-const Rest = [Schema.Record(Schema.String, Schema.Unknown)] as const
+/** Fields that this version does not know, for example those of pmcp-tasks or of a later version. They are kept. */
+const unknownFields = [Schema.Record(Schema.String, Schema.Unknown)] as const
 
 /**
- * A task as it goes over the wire.
+ * A task on the wire: the `Task` of the Model Context Protocol.
  *
  * @example
  * ```ts
@@ -129,6 +154,9 @@ const Rest = [Schema.Record(Schema.String, Schema.Unknown)] as const
  * })
  * assert.strictEqual(task.statusMessage, undefined)
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const Task = Schema.StructWithRest(
   Schema.Struct({
@@ -137,20 +165,25 @@ export const Task = Schema.StructWithRest(
     statusMessage: Schema.optionalKey(Schema.NullOr(Schema.String)),
     createdAt: Timestamp,
     lastUpdatedAt: Timestamp,
-    /** Milliseconds from the creation until the task expires; null: never. */
+    /** Milliseconds from the creation until the task expires. Null if the task never expires. */
     ttl: Schema.NullOr(Milliseconds),
-    /** How many milliseconds a client should let pass between two looks. */
+    /** How many milliseconds a client should wait between two requests for the task. */
     pollInterval: Schema.optionalKey(Schema.NullOr(Milliseconds)),
     _meta: Schema.optionalKey(Schema.NullOr(JsonObject))
   }),
-  Rest
+  unknownFields
 )
 
-/** A task as it goes over the wire. */
+/**
+ * A task on the wire.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Task = typeof Task.Type
 
 /**
- * A task as it is stored.
+ * A task as it is stored: the task on the wire, and what only its owner and the server see.
  *
  * @example
  * ```ts
@@ -158,49 +191,69 @@ export type Task = typeof Task.Type
  * import { Task } from "effect-versioned-store"
  * import { Schema } from "effect"
  *
- * const task = { taskId: "1", status: "working", createdAt: "2026-01-01T00:00:00Z", lastUpdatedAt: "2026-01-01T00:00:00Z", ttl: null }
+ * const createdAt = "2026-01-01T00:00:00Z"
+ * const task = { taskId: "1", status: "working", createdAt, lastUpdatedAt: createdAt, ttl: null }
  * const stored = { task, ownerId: "alice", variables: {}, result: null, requestMethod: "tools/call", expiresAt: null }
  * const record = Schema.decodeUnknownSync(Task.TaskRecord)({ ...stored, later: "kept" })
  * assert.deepStrictEqual(Schema.encodeSync(Task.TaskRecord)(record), { ...stored, later: "kept" })
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const TaskRecord = Schema.StructWithRest(
   Schema.Struct({
     task: Task,
     ownerId: Schema.String,
-    /** What client and server share about the task. */
+    /** Values that client and server share about the task. */
     variables: JsonObject,
-    /** What the task came to; null: nothing yet. */
+    /** The result of the task. Null if there is no result yet. */
     result: Schema.Json,
-    /** The method of the request that made the task, `tools/call` for one. */
+    /** The method of the request that made the task, for example `tools/call`. */
     requestMethod: Schema.String,
+    /** When the task expires. Null if it never expires. */
     expiresAt: Schema.NullOr(Timestamp),
-    /** What the server asked of the client, by a key of its own for each. */
+    /** The requests of the server to the client, each under a key that the task uses only once. */
     inputRequests: Schema.optionalKey(Schema.NullOr(JsonObject)),
-    /** What the client answered, by the same keys. */
+    /** The answers of the client, under the keys of the requests. */
     inputResponses: Schema.optionalKey(Schema.NullOr(JsonObject)),
     /** The JSON-RPC error of a failed task. */
     error: Schema.optionalKey(Schema.Json),
-    /** The epoch second until which the task counts towards its owner's limit; left out: it does not. */
+    /**
+     * The epoch second until which the task counts towards its owner's limit. If it is left out, the task does not
+     * count.
+     */
     placeUntil: Schema.optionalKey(Schema.NullOr(Schema.Int))
   }),
-  Rest
+  unknownFields
 )
 
-/** A task as it is stored. */
+/**
+ * A task as it is stored.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type TaskRecord = typeof TaskRecord.Type
 
-/** What the client is asked for and what it has answered. */
+/**
+ * The input requests of a task, and the client's responses so far.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface InputSnapshot {
   readonly status: Status
+  /** The requests, by their keys. */
   readonly inputRequests: Readonly<Record<string, Schema.Json>>
+  /** The responses, under the keys of the requests. */
   readonly inputResponses: Readonly<Record<string, Schema.Json>>
-  /** The keys that are still to be answered. */
+  /** The keys of the requests without a response. */
   readonly outstanding: ReadonlyArray<string>
 }
 
 /**
- * What the client is asked for and what it has answered.
+ * The input requests of a task, and the client's responses so far.
  *
  * @example
  * ```ts
@@ -211,12 +264,16 @@ export interface InputSnapshot {
  * const program = Effect.gen(function* () {
  *   const tasks = yield* TaskStore.TaskStore
  *   const { task } = yield* tasks.create({ ownerId: "alice", requestMethod: "tools/call" })
- *   return yield* tasks.recordInputRequests({ ownerId: "alice", taskId: task.taskId }, { name: { method: "elicitation/create" } })
+ *   const key = { ownerId: "alice", taskId: task.taskId }
+ *   return yield* tasks.recordInputRequests(key, { name: { method: "elicitation/create" } })
  * })
  * const layer = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
  * const record = Effect.runSync(program.pipe(Effect.provide(layer)))
  * assert.deepStrictEqual(Task.inputSnapshot(record).outstanding, ["name"])
  * ```
+ *
+ * @category accessors
+ * @since 0.1.0
  */
 export const inputSnapshot = ({ inputRequests, inputResponses, task }: TaskRecord): InputSnapshot => {
   const [requests, responses] = [inputRequests ?? {}, inputResponses ?? {}]
@@ -228,15 +285,23 @@ export const inputSnapshot = ({ inputRequests, inputResponses, task }: TaskRecor
   }
 }
 
-/** What became of a delivery: the keys that were taken, those that were not, and whether all are answered now. */
+/**
+ * The outcome of a delivery of inputs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface InputDelivery {
+  /** The keys whose responses were stored. */
   readonly accepted: ReadonlyArray<string>
+  /** The keys that no request has, or that had a response already. */
   readonly ignored: ReadonlyArray<string>
+  /** Whether the task has requests, and each of them has a response now. */
   readonly complete: boolean
 }
 
 /**
- * When a task expires; undefined: never.
+ * When a task expires. Undefined if it never expires.
  *
  * @example
  * ```ts
@@ -250,12 +315,15 @@ export interface InputDelivery {
  * const layer = TaskStore.layerWith({ maxTtl: "Infinity" }).pipe(Layer.provide(InMemory.layer))
  * assert.strictEqual(Task.expiresAt(Effect.runSync(program.pipe(Effect.provide(layer)))), undefined)
  * ```
+ *
+ * @category accessors
+ * @since 0.1.0
  */
 export const expiresAt = (record: TaskRecord): DateTime.Utc | undefined =>
   record.expiresAt === null ? undefined : instantOf(record.expiresAt)
 
 /**
- * The task as it goes over the wire, with its variables in `_meta`, as pmcp-tasks sends it.
+ * The task on the wire, with the task's variables in `_meta`, as pmcp-tasks sends it.
  *
  * @example
  * ```ts
@@ -271,6 +339,9 @@ export const expiresAt = (record: TaskRecord): DateTime.Utc | undefined =>
  * const record = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
  * assert.deepStrictEqual(Task.toWire(record)._meta, { progress: 42 })
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export const toWire = ({ task, variables }: TaskRecord): Task =>
   Object.keys(variables).length === 0 ? task : { ...task, _meta: { ...task._meta, ...variables } }

@@ -1,12 +1,13 @@
 /**
- * What can go wrong with a task, beside what can go wrong with any stored record (`Backend` and `CapacityExceeded`, and
- * `InvalidKey` for an owner that can't be).
+ * The errors of tasks. Operations on tasks can also fail with errors of stored records: `Backend`, `CapacityExceeded`,
+ * and `InvalidKey` if the owner can't be part of a key.
  */
 import * as Schema from "effect/Schema"
 import { Status } from "./Task.ts"
 
 /**
- * The owner has no such task. Another owner's task looks the same, in every field and in the requests that it took.
+ * The owner has no task with this id. If another owner has a task with this id, the error has the same fields and takes
+ * the same requests, so that nobody can find out about it.
  *
  * @example
  * ```ts
@@ -20,6 +21,9 @@ import { Status } from "./Task.ts"
  * const layer = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
  * assert.strictEqual(Effect.runSync(program.pipe(Effect.provide(layer))), "There is no task 1")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class TaskNotFound extends Schema.TaggedError<TaskNotFound>("effect-versioned-store/TaskNotFound")(
   "TaskNotFound",
@@ -31,7 +35,7 @@ export class TaskNotFound extends Schema.TaggedError<TaskNotFound>("effect-versi
 }
 
 /**
- * The task has expired, and can only be read any more.
+ * The task has expired. It can't be changed, but it can be read for a while (`grace`).
  *
  * @example
  * ```ts
@@ -47,6 +51,9 @@ export class TaskNotFound extends Schema.TaggedError<TaskNotFound>("effect-versi
  * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
  * assert.strictEqual(error._tag, "TaskExpired")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class TaskExpired extends Schema.TaggedError<TaskExpired>("effect-versioned-store/TaskExpired")("TaskExpired", {
   taskId: Schema.String,
@@ -58,7 +65,8 @@ export class TaskExpired extends Schema.TaggedError<TaskExpired>("effect-version
 }
 
 /**
- * The task can't go from the status that it has to another, or what was asked is not for a task in that status.
+ * The task can't go from its status to the other one, or the operation is not allowed in that status. Nothing was
+ * written.
  *
  * @example
  * ```ts
@@ -76,6 +84,9 @@ export class TaskExpired extends Schema.TaggedError<TaskExpired>("effect-version
  * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
  * assert.ok(error._tag === "InvalidTransition" && error.from === "cancelled" && error.to === "working")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InvalidTransition extends Schema.TaggedError<InvalidTransition>(
   "effect-versioned-store/InvalidTransition"
@@ -88,7 +99,7 @@ export class InvalidTransition extends Schema.TaggedError<InvalidTransition>(
 }
 
 /**
- * The task has not reached a terminal status.
+ * The task has not reached a terminal status, so it has no result yet.
  *
  * @example
  * ```ts
@@ -104,6 +115,9 @@ export class InvalidTransition extends Schema.TaggedError<InvalidTransition>(
  * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
  * assert.ok(error._tag === "TaskNotReady" && error.status === "working")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class TaskNotReady extends Schema.TaggedError<TaskNotReady>("effect-versioned-store/TaskNotReady")(
   "TaskNotReady",
@@ -115,7 +129,8 @@ export class TaskNotReady extends Schema.TaggedError<TaskNotReady>("effect-versi
 }
 
 /**
- * The owner has as many tasks as one may have: cancel and remove some, or wait for them to expire.
+ * The owner has as many tasks as an owner may have, so no task was created. Cancel and remove some, or wait for them to
+ * expire.
  *
  * @example
  * ```ts
@@ -129,6 +144,9 @@ export class TaskNotReady extends Schema.TaggedError<TaskNotReady>("effect-versi
  * const layer = TaskStore.layerWith({ maxTasksPerOwner: 0 }).pipe(Layer.provide(InMemory.layer))
  * assert.strictEqual(Effect.runSync(program.pipe(Effect.provide(layer)))._tag, "TooManyTasks")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versioned-store/TooManyTasks")(
   "TooManyTasks",
@@ -140,7 +158,8 @@ export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versi
 }
 
 /**
- * A task was to live longer than is allowed. Both are milliseconds.
+ * The time to live of a new task is longer than the maximum (`maxTtl`), so no task was created. `ttl` and `limit` are
+ * milliseconds.
  *
  * @example
  * ```ts
@@ -152,8 +171,14 @@ export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versi
  *   Effect.flip(tasks.create({ ownerId: "alice", requestMethod: "tools/call", ttl: "2 days" }))
  * )
  * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
- * assert.strictEqual(error.message, "A time to live of 172800000 ms was asked for, and at most 86400000 ms are allowed")
+ * assert.strictEqual(
+ *   error.message,
+ *   "A time to live of 172800000 ms was asked for, and at most 86400000 ms are allowed"
+ * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class TtlTooLong extends Schema.TaggedError<TtlTooLong>("effect-versioned-store/TtlTooLong")("TtlTooLong", {
   ttl: Schema.Number,
@@ -165,8 +190,8 @@ export class TtlTooLong extends Schema.TaggedError<TtlTooLong>("effect-versioned
 }
 
 /**
- * The variables of a task, merged, would take more bytes of JSON than are allowed. `actual` may be less than the whole,
- * since counting stops once the limit is passed.
+ * With the change, the variables of a task would take more bytes of JSON than are allowed. Nothing was written. `limit`
+ * and `actual` are bytes. `actual` may be less than all the bytes, since counting stops once the limit is exceeded.
  *
  * @example
  * ```ts
@@ -176,6 +201,9 @@ export class TtlTooLong extends Schema.TaggedError<TtlTooLong>("effect-versioned
  * const error = new TaskError.VariablesTooLarge({ taskId: "1", limit: 100, actual: 120 })
  * assert.strictEqual(error.message, "The variables of task 1 would take 120 bytes, and at most 100 are allowed")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class VariablesTooLarge extends Schema.TaggedError<VariablesTooLarge>(
   "effect-versioned-store/VariablesTooLarge"
@@ -186,7 +214,8 @@ export class VariablesTooLarge extends Schema.TaggedError<VariablesTooLarge>(
 }
 
 /**
- * A variable is nested too deeply, has too long a string, or is no JSON. `path` leads to it.
+ * A variable is nested too deeply, has a string that is too long, or is not JSON. `path` leads to it. Nothing was
+ * written.
  *
  * @example
  * ```ts
@@ -196,6 +225,9 @@ export class VariablesTooLarge extends Schema.TaggedError<VariablesTooLarge>(
  * const error = new TaskError.InvalidVariables({ taskId: "1", path: ["a", "0"], problem: "TooDeep" })
  * assert.strictEqual(error.message, "The variable a.0 of task 1 is nested too deeply")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InvalidVariables extends Schema.TaggedError<InvalidVariables>("effect-versioned-store/InvalidVariables")(
   "InvalidVariables",
@@ -206,15 +238,15 @@ export class InvalidVariables extends Schema.TaggedError<InvalidVariables>("effe
   }
 ) {
   override get message(): string {
-    const what = this.path.length === 0 ? "The object of variables" : `The variable ${this.path.join(".")}`
-    return `${what} of task ${this.taskId} ${problems[this.problem]}`
+    const variable = this.path.length === 0 ? "The object of variables" : `The variable ${this.path.join(".")}`
+    return `${variable} of task ${this.taskId} ${variableProblems[this.problem]}`
   }
 }
 
-const problems = {
+const variableProblems = {
   TooDeep: "is nested too deeply",
-  StringTooLong: "is too long a string",
-  NotJson: "is no JSON"
+  StringTooLong: "is a string that is too long",
+  NotJson: "is not JSON"
 }
 
 const Part = Schema.Literals(["result", "error", "inputRequests", "inputResponses", "statusMessage"])
@@ -246,6 +278,9 @@ const parts: Record<typeof Part.Type, string> = {
  * assert.ok(error._tag === "InvalidPayload" && error.part === "result" && error.problem === "TooDeep")
  * assert.deepStrictEqual(error.path, ["a", "0", "0"])
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InvalidPayload extends Schema.TaggedError<InvalidPayload>("effect-versioned-store/InvalidPayload")(
   "InvalidPayload",
@@ -265,8 +300,8 @@ export class InvalidPayload extends Schema.TaggedError<InvalidPayload>("effect-v
 const payloadProblems = { TooDeep: "would be nested too deeply", NotJson: "would not be JSON" }
 
 /**
- * A part of a task would take more bytes of JSON than are allowed. `actual` may be less than the whole, since counting
- * stops once the limit is passed. Nothing was written.
+ * A part of a task would take more bytes of JSON than are allowed. Nothing was written. `limit` and `actual` are bytes.
+ * `actual` may be less than all the bytes, since counting stops once the limit is exceeded.
  *
  * @example
  * ```ts
@@ -276,6 +311,9 @@ const payloadProblems = { TooDeep: "would be nested too deeply", NotJson: "would
  * const error = new TaskError.PayloadTooLarge({ taskId: "1", part: "result", limit: 100, actual: 120 })
  * assert.strictEqual(error.message, "The result of task 1 would take 120 bytes or more, and at most 100 are allowed")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("effect-versioned-store/PayloadTooLarge")(
   "PayloadTooLarge",
@@ -283,12 +321,15 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("effect
 ) {
   override get message(): string {
     const part = parts[this.part]
-    return `The ${part} of task ${this.taskId} would take ${this.actual} bytes or more, and at most ${this.limit} are allowed`
+    return (
+      `The ${part} of task ${this.taskId} would take ${this.actual} bytes or more, and at most ${this.limit} are ` +
+      "allowed"
+    )
   }
 }
 
 /**
- * A key of an input request was used before in the task's life.
+ * A key of a new input request was used for an earlier request of the task. Nothing was written. Use another key.
  *
  * @example
  * ```ts
@@ -296,20 +337,23 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("effect
  * import { TaskError } from "effect-versioned-store"
  *
  * const error = new TaskError.InputKeyReused({ taskId: "1", key: "name" })
- * assert.strictEqual(error.message, "Task 1 has asked for an input name before")
+ * assert.strictEqual(error.message, "Task 1 has had an input request with the key name before: use another key")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InputKeyReused extends Schema.TaggedError<InputKeyReused>("effect-versioned-store/InputKeyReused")(
   "InputKeyReused",
   { taskId: Schema.String, key: Schema.String }
 ) {
   override get message(): string {
-    return `Task ${this.taskId} has asked for an input ${this.key} before`
+    return `Task ${this.taskId} has had an input request with the key ${this.key} before: use another key`
   }
 }
 
 /**
- * Tasks are for owners who are known: neither nobody nor `local`, unless the store allows it.
+ * The owner is `""` or `"local"`, which do not name anybody. The store does not allow them (`allowAnonymous`).
  *
  * @example
  * ```ts
@@ -323,6 +367,9 @@ export class InputKeyReused extends Schema.TaggedError<InputKeyReused>("effect-v
  * const error = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
  * assert.strictEqual(error._tag, "AnonymousOwner")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class AnonymousOwner extends Schema.TaggedError<AnonymousOwner>("effect-versioned-store/AnonymousOwner")(
   "AnonymousOwner",
@@ -334,7 +381,8 @@ export class AnonymousOwner extends Schema.TaggedError<AnonymousOwner>("effect-v
 }
 
 /**
- * Others changed the task, or the owner's tasks, again and again, until the retry schedule was spent.
+ * Other callers changed the task, or the owner's tasks, at each try, until the retry schedule was spent. The operation
+ * may be called again.
  *
  * @example
  * ```ts
@@ -342,13 +390,16 @@ export class AnonymousOwner extends Schema.TaggedError<AnonymousOwner>("effect-v
  * import { TaskError } from "effect-versioned-store"
  *
  * const error = new TaskError.ConcurrentModification({ taskId: "1" })
- * assert.strictEqual(error.message, "Task 1 was changed by others again and again: try again")
+ * assert.strictEqual(error.message, "Task 1 was changed by others at each try: call the operation again")
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ConcurrentModification extends Schema.TaggedError<ConcurrentModification>(
   "effect-versioned-store/ConcurrentModification"
 )("ConcurrentModification", { taskId: Schema.String }) {
   override get message(): string {
-    return `Task ${this.taskId} was changed by others again and again: try again`
+    return `Task ${this.taskId} was changed by others at each try: call the operation again`
   }
 }

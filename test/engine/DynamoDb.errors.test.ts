@@ -109,7 +109,7 @@ describe("DynamoDb tells of a stranger at the endpoint", () => {
         for (const error of writes) assert.strictEqual(error.outcome, outcome, error.message)
         for (const error of [...reads, ...writes]) {
           assert.strictEqual(error.reason._tag, reason, error.message)
-          assert.include(error.message, "What answers at the endpoint is not DynamoDB")
+          assert.include(error.message, "The server at the endpoint is not DynamoDB")
           assert.include(error.message, "Check the endpoint's URL")
           assertHides(error, "hush", "pass-word", "$response", "hidden field")
         }
@@ -194,7 +194,7 @@ describe("DynamoDb, when it is built,", () => {
         [{ idPrefix: null }, "idPrefix must be a string: it is null"],
         [{ attributes: { data: "" } }, 'attributes.data must be a string that is not empty: it is ""'],
         [{ attributes: { sortKey: null } }, "attributes.sortKey must be a string that is not empty: it is null"],
-        [{ attributes: { data: "PK" } }, 'attributes must be names that differ: "PK" is the name of two'],
+        [{ attributes: { data: "PK" } }, 'attributes must have different names: "PK" is the name of two attributes'],
         [{ consistentRead: "false" }, 'consistentRead must be true or false: it is "false"'],
         [{ requestTimeout: Number.NaN }, /^requestTimeout must be a duration of zero or more.*: it is NaN$/],
         [{ requestTimeout: "soon" }, /^requestTimeout must be a duration of zero or more.*: it is "soon"$/],

@@ -338,7 +338,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
           for (const write of [backend.put(key, data), backend.putIfVersion(key, data, yield* backend.get(key))]) {
             const error = yield* Effect.flip(write)
             assert.isTrue(error._tag === "CapacityExceeded" && error.resource === "ItemBytes")
-            assert.include(error.message, "attributes of others")
+            assert.include(error.message, "its key and other attributes take the rest")
           }
           assert.strictEqual((yield* backend.get(key)).version, 1)
         })

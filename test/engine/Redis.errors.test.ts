@@ -70,7 +70,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
       const url = `redis://127.0.0.1:${yield* freePort}`
       assertBackend(yield* Effect.flip(build(url)), "Unavailable", "not-applied", /ECONNREFUSED.*host and port/)
       const cluster = RedisClient.layerCluster({ rootNodes: [{ url }] }).pipe(Layer.provide(Logger.layer([])))
-      assertBackend(yield* Effect.flip(Layer.build(cluster)), "Unavailable", "not-applied", "See that it runs")
+      assertBackend(yield* Effect.flip(Layer.build(cluster)), "Unavailable", "not-applied", "Check that Redis runs")
       const local = yield* Effect.flip(build(url.replace("127.0.0.1", "localhost")))
       assertBackend(local, "Unavailable", "not-applied", "host and port")
       const nowhere = yield* Effect.flip(build("redis://redis.invalid:6379"))
@@ -154,7 +154,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
   it.live("a password that is wrong or missing, without telling it", () =>
     Effect.gen(function* () {
       const url = yield* newServer("--requirepass", "pass-word")
-      assertBackend(yield* Effect.flip(build(url)), "Unauthorized", "not-applied", /wants a password/)
+      assertBackend(yield* Effect.flip(build(url)), "Unauthorized", "not-applied", /requires a password/)
       const wrong = as(url, "", "pass-word-not")
       assertBackend(yield* Effect.flip(build(wrong)), "Unauthorized", "not-applied", /does not accept the password/)
       const old = yield* Effect.flip(
@@ -174,7 +174,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
       const url = yield* newServer()
       const user = (name: string, ...rules: ReadonlyArray<string>) =>
         Effect.as(ask(url, "ACL", "SETUSER", name, "on", ">pass-word", ...rules), as(url, name, "pass-word"))
-      const permission = /not permitted to do it: see ACL LIST/
+      const permission = /has no permission for the command: see ACL LIST/
 
       const reader = yield* build(yield* user("reader", "~*", "+@all", "-@scripting"))
       assertBackend(yield* Effect.flip(reader.put(key, "hush")), "Unauthorized", "not-applied", permission)

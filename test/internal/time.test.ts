@@ -29,8 +29,8 @@ describe("toExpirySeconds", () => {
 
   it("throws on what is not an instant, and says what was given", () => {
     const given: ReadonlyArray<readonly [unknown, RegExp]> = [
-      [DateTime.add(DateTime.makeUnsafe(0), { days: 1e9 }), /one of NaN ms/],
-      [DateTime.addDuration(DateTime.makeUnsafe(0), Duration.negativeInfinity), /one of -Infinity ms/],
+      [DateTime.add(DateTime.makeUnsafe(0), { days: 1e9 }), /a DateTime of NaN ms/],
+      [DateTime.addDuration(DateTime.makeUnsafe(0), Duration.negativeInfinity), /a DateTime of -Infinity ms/],
       [new Date(0), /the Date Thu Jan 01 1970/],
       ["tomorrow", /"tomorrow"/],
       [5, /it is 5/],

@@ -6,12 +6,12 @@
  *
  * | operation | what is done | how it can end |
  * | --- | --- | --- |
- * | put, create, compare-and-set by version or data | one consistent read looks for our write id | success, or outcome `unknown` |
- * | compare-and-set, or delete, of a record with a write id | sent again: it can't apply twice | success, or outcome `unknown` |
+ * | put, create, compare-and-set by version or data | one consistent read looks for the write id | success or `unknown` |
+ * | compare-and-set, or delete, of a record with a write id | sent again: it can't apply twice | success or `unknown` |
  * | any other delete | nothing | outcome `unknown` |
  *
- * If the record that comes back carries this write's id, the write succeeded, even if the answer is a refusal. A refusal
- * is a definite conflict only if no earlier attempt of the same call was ambiguous.
+ * If the record that comes back carries this write's id, the write succeeded, even if the answer is a refusal. A
+ * refusal is a definite conflict only if no earlier attempt of the same call was ambiguous.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -20,14 +20,17 @@ import * as StorageError from "../../StorageError.ts"
 
 type Attempt<A> = () => Effect.Effect<A, StorageError.Backend>
 
-/** What follows an ambiguous attempt of a write. */
+/**
+ * What follows an ambiguous attempt of a write: the write is sent again, or a consistent read looks for its write id,
+ * or nothing.
+ */
 export type Recovery<A> =
   | { readonly _tag: "SendAgain" }
   | { readonly _tag: "LookFor"; readonly read: Attempt<A> }
   | undefined
 
 export interface Attempts {
-  /** Runs a read to its end. A read changes nothing, so any transient failure is tried again. */
+  /** Runs a read to its end. A read changes nothing, so it is retried after any transient failure. */
   readonly read: <A>(operation: string, attempt: Attempt<A>) => Effect.Effect<A, StorageError.Backend>
 
   /** Runs a write to its end. `settle` gets the answer, and the ambiguous failure before it if there was one. */
@@ -39,7 +42,7 @@ export interface Attempts {
   ) => Effect.Effect<B, E | StorageError.Backend>
 }
 
-/** A failure under the name of the operation, with what is known of its outcome. */
+/** The failure of an attempt, with the name of the operation and the outcome of all attempts. */
 export const failure = (
   operation: string,
   outcome: StorageError.Backend["outcome"],
@@ -73,14 +76,14 @@ export const makeAttempts = (retrySchedule: Schedule.Schedule<unknown, StorageEr
       const first = attempt()
       if (isSuccess(first)) return settle(first.value, undefined)
       let ambiguity: StorageError.Backend | undefined
-      const noting = (effect: typeof first) =>
+      const noteAmbiguity = (effect: typeof first) =>
         Effect.mapError(effect, (error) => {
           if (error.outcome === "unknown") ambiguity = error
           return error
         })
       return retry(
-        noting(first),
-        () => noting(attempt()),
+        noteAmbiguity(first),
+        () => noteAmbiguity(attempt()),
         (error) => isTransient(error) && (ambiguity === undefined || recovery?._tag === "SendAgain")
       ).pipe(
         Effect.catch((error) =>

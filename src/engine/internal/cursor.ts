@@ -9,14 +9,20 @@ const hashEnd = 9
 const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
-/** FNV-1a of 64 bits finds damage and mix-ups. A forged cursor only moves within the caller's own listing. */
+/**
+ * FNV-1a of 64 bits finds a damaged cursor, and a cursor of another listing. It does not protect against a forged
+ * cursor, which can only move within the caller's own listing.
+ */
 const fnv1a = (bytes: Uint8Array): bigint => {
   let hash = 0xcbf29ce484222325n
   for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
   return hash
 }
 
-/** The cursor that continues a listing after an id: a format byte, a hash that binds it to the listing, and the id. */
+/**
+ * The cursor that continues a listing after an id. It is the base64url of a format byte, a hash that binds the cursor
+ * to the listing, and the id.
+ */
 export const encode = (prefix: StoragePrefix, order: Order, id: string): string => {
   const idBytes = encoder.encode(id)
   const bytes = new Uint8Array(hashEnd + idBytes.length)
@@ -29,7 +35,7 @@ export const encode = (prefix: StoragePrefix, order: Order, id: string): string 
   return Base64Url.encode(bytes)
 }
 
-/** The id in a cursor, or undefined if the cursor is not one of this listing. */
+/** The id in a cursor. Undefined if the cursor does not come from this listing. */
 export const decode = (prefix: StoragePrefix, order: Order, cursor: string): string | undefined => {
   const bytes = typeof cursor === "string" ? Result.getOrUndefined(Base64Url.decode(cursor)) : undefined
   if (bytes === undefined) return undefined

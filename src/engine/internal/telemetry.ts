@@ -3,7 +3,7 @@ import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import type { Backend } from "../../StorageError.ts"
 
-/** What spans and metrics say of an engine, by OpenTelemetry's semantic conventions for databases. */
+/** An engine's attributes in spans and metrics, by OpenTelemetry's semantic conventions for databases. */
 export interface Telemetry {
   /** `db.system.name`. */
   readonly system: string
@@ -15,9 +15,9 @@ const counter = (name: string, description: string) =>
   Metric.counter(`effect_versioned_store.${name}`, { description, incremental: true })
 
 const requests = counter("requests", "Requests sent to the engine")
-const ambiguous = counter("ambiguous", "Attempts of a write that the engine may have applied, without an answer")
-const retries = counter("retries", "Attempts made again after a transient failure")
-const conflicts = counter("conflicts", "Writes refused because another version was there")
+const ambiguous = counter("ambiguous", "Attempts of a write without a usable answer, which the engine may have applied")
+const retries = counter("retries", "Attempts that were repeated after a transient failure")
+const conflicts = counter("conflicts", "Writes that were refused because the record had another version")
 
 /** Decorators for the requests, the retries and the operations of an engine across a network. */
 export const make = ({ collection, system }: Telemetry) => {
@@ -27,7 +27,7 @@ export const make = ({ collection, system }: Telemetry) => {
   const conflict = Effect.andThen(count(conflicts), Effect.annotateCurrentSpan("effect_versioned_store.conflict", true))
 
   return {
-    /** Counts each request, and those of which the outcome is unknown. */
+    /** Counts each request, and each request whose outcome is unknown. */
     request:
       <Args extends ReadonlyArray<unknown>, A>(send: (...args: Args) => Effect.Effect<A, Backend>) =>
       (...args: Args): Effect.Effect<A, Backend> =>
@@ -39,7 +39,7 @@ export const make = ({ collection, system }: Telemetry) => {
     retries: <A, I>(schedule: Schedule.Schedule<A, I>): Schedule.Schedule<A, I> =>
       Schedule.tap(schedule, () => counted.retries),
 
-    /** Puts an operation in a span, and counts its conflict. */
+    /** Runs an operation in a span, and counts its conflict. */
     operation: <A, E extends { readonly _tag: string }>(
       name: string,
       effect: Effect.Effect<A, E>

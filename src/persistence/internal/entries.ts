@@ -1,5 +1,6 @@
 /**
- * Values of one owner by keys of any kind, with times to live to the millisecond: what Effect's own stores have in common.
+ * Values of one owner under keys of any kind, with times to live exact to the millisecond. Effect's own stores are made
+ * of them.
  */
 import * as Clock from "effect/Clock"
 import * as Digest from "effect/crypto/Digest"
@@ -15,24 +16,27 @@ import * as StorageKey from "../../StorageKey.ts"
 import * as StoragePrefix from "../../StoragePrefix.ts"
 import * as VersionedStore from "../../VersionedStore.ts"
 
-/** How many requests of one operation run at once. */
+/** How many requests of one operation run at the same time. */
 export const concurrency = 16
 
 const encoder = new TextEncoder()
 
-/** Whether a key may be an id as it is. A key that looks like a hash may not. */
+/** Whether a key can be an id unchanged. A key that starts like a hash can't. */
 export const isPlain = (idPrefix: string, key: string): boolean =>
   key !== "" &&
   !key.startsWith("#") &&
   StorageKey.checkPart("id", `${idPrefix}${key}`, StorageKey.maxIdBytes) === undefined
 
-/** The id of a key that can't be one itself. JSON keeps lone surrogates apart, which UTF-8 does not. */
+/**
+ * The id of a key that can't be an id itself. The hash is over the key's JSON, since JSON writes different lone
+ * surrogates differently, and UTF-8 does not.
+ */
 export const hash = (key: string): Effect.Effect<string, never, Digest.Digest> =>
   Digest.Digest.use((digest) =>
     Effect.map(digest.digestHex(Digest.sha256, encoder.encode(JSON.stringify(key))), (hex) => `#${hex}`)
   )
 
-/** The length of the ids that `hash` makes. */
+/** The length of an id that `hash` makes. */
 export const hashLength = "#".length + 2 * Digest.sha256.outputLength
 
 const HashedEntry = Schema.fromJsonString(Schema.Struct({ key: Schema.String }))
@@ -53,7 +57,7 @@ export const makeEntries = Effect.fnUntraced(function* <A>(
     idPrefix,
     schema: Schema.Struct({
       value,
-      /** To the millisecond. The record's own expiry is rounded up to a second. */
+      /** Exact to the millisecond. The record's own expiry is rounded up to a second. */
       expiresAt: Schema.optionalKey(Schema.DateTimeUtc),
       /** The key, if the id is a hash of it. */
       key: Schema.optionalKey(Schema.String)
@@ -72,10 +76,10 @@ export const makeEntries = Effect.fnUntraced(function* <A>(
       : Effect.succeed(id)
   }
 
-  /** The records as they are stored, so that those which do not decode are counted and cleared too. */
-  const records = (more = "", limit?: number) =>
+  /** The records as they are stored, so that records that do not decode are counted and cleared too. */
+  const records = (keyPrefix = "", limit?: number) =>
     Stream.paginate(undefined as string | undefined, (cursor) =>
-      Effect.fromResult(StoragePrefix.make({ owner, idPrefix: `${idPrefix}${more}` })).pipe(
+      Effect.fromResult(StoragePrefix.make({ owner, idPrefix: `${idPrefix}${keyPrefix}` })).pipe(
         Effect.flatMap((prefix) => backend.listByPrefix(prefix, { cursor, limit })),
         Effect.catchTag("InvalidCursor", Effect.die),
         Effect.map((page) => [page.records, Option.fromUndefinedOr(page.cursor)])
@@ -83,7 +87,10 @@ export const makeEntries = Effect.fnUntraced(function* <A>(
     )
   const all = records()
 
-  /** If a prefix is plain, its keys are plain or hashed. If it is not, for example half a character, they may be anywhere. */
+  /**
+   * The records whose keys start with a prefix. If the prefix is plain, they are the ids with that prefix and some of
+   * the hashed keys. If the prefix is not plain, for example half a character, they may have any id.
+   */
   const startingWith = (prefix: string) => {
     const filtered = (found: typeof all) =>
       Stream.filterEffect(found, (record) => Effect.map(keyOf(record), (key) => key.startsWith(prefix)))

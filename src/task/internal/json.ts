@@ -1,26 +1,28 @@
 import { byteLength, isLongerThan } from "../../internal/utf8.ts"
 
 export interface Limits {
-  /** How deeply arrays and objects may be nested: 0 is for neither. */
+  /** How deeply arrays and objects may be nested. With 0, a value can't be an array or an object. */
   readonly maxDepth: number
   readonly maxBytes: number
+  /** The bytes of one string's UTF-8. */
   readonly maxStringBytes?: number
 }
 
-/** Why a value can't be stored. `path` leads to the place. */
+/** Why a value can't be stored. `path` leads to the part that is wrong. */
 export type Problem =
   | { readonly problem: "TooDeep" | "NotJson" | "StringTooLong"; readonly path: ReadonlyArray<string> }
   | { readonly problem: "TooLarge"; readonly actual: number }
 
 /**
- * The depth that no limit goes beyond, `Infinity` included. `JSON.stringify` overflows the stack at a few thousand levels,
- * and the walk below at some more.
+ * The largest depth, even if a limit is `Infinity`. `JSON.stringify` overflows the stack at a few thousand levels, and
+ * the walk below at more.
  */
 export const deepest = 1000
 
 /**
- * The first problem of a value that is to be stored as JSON. Input from JavaScript may be anything: the depth bounds the
- * walk of a cyclic value, and the bytes counted so far bound that of one whose parts occur again and again.
+ * The first problem that keeps a value from being stored as JSON. A value from JavaScript may be anything. The depth
+ * ends the walk of a cyclic value. The count of bytes ends the walk of a value that contains the same large part many
+ * times.
  */
 export const problemIn = (root: unknown, limits: Limits): Problem | undefined => {
   const maxDepth = Math.min(limits.maxDepth, deepest)
@@ -45,7 +47,7 @@ export const problemIn = (root: unknown, limits: Limits): Problem | undefined =>
       return isLongerThan(value, maxStringBytes) ? { problem: "StringTooLong", path } : undefined
     }
     if (value === null || typeof value === "boolean" || Number.isFinite(value)) return undefined
-    // By index, so that the gaps of an array are seen.
+    // By index, since an iteration over the elements that exist would skip the gaps of a sparse array.
     if (Array.isArray(value)) return visitAll(indexed(value))
     return isPlainObject(value) ? visitAll(named(value)) : { problem: "NotJson", path }
   }
@@ -61,13 +63,13 @@ function* named(object: object): Iterable<readonly [string, unknown]> {
   for (const name of Object.keys(object)) yield [name, (object as Record<string, unknown>)[name]]
 }
 
-/** The bytes that a value takes as JSON, if they are more than a limit. */
+/** How many bytes a value takes as JSON, if that is more than a limit. */
 export const bytesOver = (value: unknown, limit: number): number | undefined => {
   const actual = byteLength(JSON.stringify(value))
   return actual > limit ? actual : undefined
 }
 
-/** Whether a value is an object as JSON has it, of this or of another realm. */
+/** Whether a value is an object that JSON can hold, made in this realm or in another one. */
 export const isPlainObject = (value: unknown): value is object => {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return false
   const prototype = Object.getPrototypeOf(value)

@@ -10,8 +10,9 @@ import * as Task from "../Task.ts"
 const decode = Schema.decodeUnknownExit(Task.TaskRecord)
 
 /**
- * The task in a stored record. Undefined if the record is another store's, or says that it is another owner's task. Fails
- * with `Corrupt` if the record can't be read as a task. The error has no data of the record, only which field is wrong.
+ * Reads the task in a stored record. Undefined if the record belongs to another kind of store, or says that it is
+ * another owner's task. Fails with `Corrupt` if the record can't be read as a task. The error names the field that is
+ * wrong, and shows no record data.
  */
 export const readTask = (stored: VersionedRecord): Result.Result<Task.TaskRecord | undefined, Backend> => {
   if (isReserved(stored.key.id)) return Result.succeed(undefined)
@@ -22,8 +23,8 @@ export const readTask = (stored: VersionedRecord): Result.Result<Task.TaskRecord
     return Result.fail(corrupt(stored, "its data is not JSON"))
   }
   if (!Predicate.hasProperty(json, "task") || !Predicate.isObject(json.task)) return Result.succeed(undefined)
-  const isOthers = "ownerId" in json && typeof json.ownerId === "string" && json.ownerId !== stored.key.owner
-  if (isOthers) return Result.succeed(undefined)
+  const isOfAnotherOwner = "ownerId" in json && typeof json.ownerId === "string" && json.ownerId !== stored.key.owner
+  if (isOfAnotherOwner) return Result.succeed(undefined)
   const decoded = decode(json)
   if (Exit.isSuccess(decoded)) return Result.succeed(decoded.value)
   const error = decoded.cause.reasons.find((reason) => reason._tag === "Fail")?.error
@@ -39,10 +40,10 @@ const corrupt = ({ key }: VersionedRecord, why: string): Backend =>
     reason: "Corrupt",
     outcome: "not-applied",
     operation: "tasks",
-    description: `The record at ${key} can't be read as a task, since ${why}. Remove it with TaskStore.remove, or repair it`
+    description: `The record at ${key} can't be read as a task, since ${why}. Repair it, or remove it with TaskStore.remove`
   })
 
-/** The first field that is wrong. What is within it is data, and left out. */
+/** The first field that is wrong. The path ends there, since names further inside are record data. */
 const fieldOf = (issue: SchemaIssue.Issue): string => {
   const path: Array<string> = []
   let current: SchemaIssue.Issue | undefined = issue

@@ -1,20 +1,23 @@
-/** What errors of the AWS SDK, of AWS and of the way there come to. */
+/** Turns errors of the AWS SDK, of DynamoDB and of the network into failures. */
 import { type Failure, notApplied } from "../failure.ts"
 import { safeCause, withoutUserInfo } from "../safeCause.ts"
 
-/** What the AWS SDK shows its middleware of an HTTP response. */
+/** The part of an HTTP response that the AWS SDK passes to its middleware. */
 export interface HttpResponse {
   readonly statusCode?: number
   readonly headers?: Readonly<Record<string, string>>
 }
 
-/** DynamoDB, and what speaks its protocol, marks each answer by its media type, and mostly by the id of the request. */
+/**
+ * Whether an HTTP response is not DynamoDB's. DynamoDB, and every server that speaks its protocol, sends its media type
+ * with each answer, and in most cases the id of the request.
+ */
 export const isForeign = ({ headers = {} }: HttpResponse): boolean => {
   const type = headers["content-type"] ?? ""
   return headers["x-amzn-requestid"] === undefined && !/^application\/(x-amz-json-|cbor)/.test(type)
 }
 
-/** The name of the error of an answer that is not DynamoDB's, though its status is that of a success. */
+/** The name of the error for an answer that has the status of a success but is not DynamoDB's. */
 export const foreignAnswer = "ForeignAnswerError"
 
 /** An error of the AWS SDK or of Node.js. */
@@ -29,36 +32,36 @@ export interface AwsError {
   readonly errors?: ReadonlyArray<AwsError>
 }
 
-/** Whether it was not DynamoDB that answered. */
-const isFromStranger = ({ $response, code }: AwsError): boolean =>
+/** Whether an error is the answer of a server other than DynamoDB. */
+const isForeignError = ({ $response, code }: AwsError): boolean =>
   code?.startsWith("HPE_") === true || ($response !== undefined && isForeign($response))
 
 /** Errors of AWS about a request's signature, whose messages may repeat parts of the credentials. */
-const ofSignature =
+const signatureErrors =
   /Signature|ClientToken|AuthenticationToken|ExpiredToken|UnrecognizedClient|NotAuthorized|OptInRequired/
 
-/** What AWS says if the body of an answer, which may have record data, is not JSON. */
-const ofContents = /^(SyntaxError|TypeError|RangeError)$/
+/** Errors of the AWS SDK if the body of an answer is not JSON. Their messages may repeat record data of that body. */
+const parserErrors = /^(SyntaxError|TypeError|RangeError)$/
 
 /**
- * What an error says, as far as it may be shown: it may repeat a value of the request, a URL, a part of the answer or of
- * the credentials.
+ * The part of an error's message that may be shown. A message may repeat a value of the request, a URL, a part of the
+ * answer or a part of the credentials.
  */
 const messageOf = (error: AwsError): string => {
-  if (ofSignature.test(error.name) || ofContents.test(error.name) || isFromStranger(error)) return ""
+  if (signatureErrors.test(error.name) || parserErrors.test(error.name) || isForeignError(error)) return ""
   const [first] = error.errors ?? []
   if (first !== undefined) return messageOf(first)
   // The command that a profile names as `credential_process` may have a secret among its arguments.
   if (/Command failed/.test(error.message)) return "The credential_process failed"
   const message = (error.message || error.code) ?? ""
-  // What follows a line break is the AWS SDK's hint for its developers.
+  // After a line break, the AWS SDK adds a hint for its own developers.
   const [line = ""] = message.replace(/\bValue '.*?' at '/gs, "The value at '").split("\n")
   return withoutUserInfo(line.trim().slice(0, 300))
 }
 
 const withMessage = (error: AwsError): string => [error.name, messageOf(error)].filter((part) => part !== "").join(": ")
 
-/** What a known error comes to. Nothing was applied after any of them. */
+/** Makes the failure of a known error. DynamoDB applies nothing if it answers with one of them. */
 type Explain = (error: AwsError, request: string, table: string) => Failure
 
 const explain =
@@ -83,7 +86,8 @@ const noTable = explain(
 const forbidden = explain(
   "Unauthorized",
   (error, request, table) =>
-    `The credentials do not permit it: grant dynamodb:${request} on table ${table} (AWS says: ${messageOf(error)})`
+    `The credentials do not permit the request: grant dynamodb:${request} on table ${table} ` +
+    `(AWS says: ${messageOf(error)})`
 )
 const notAccepted = explain(
   "Unauthorized",
@@ -93,12 +97,12 @@ const expired = explain("Unauthorized", (error) => `The AWS credentials have exp
 const noCredentials = explain(
   "Unauthorized",
   (error) =>
-    "No AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile or role " +
+    "No AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role " +
     `(${withMessage(error)})`
 )
 const clockSkewed = explain(
   "Unavailable",
-  (error) => `The clock of this machine is off, so that AWS refuses the signature: set it (${error.name})`
+  (error) => `The clock of this machine is wrong, so AWS refuses the signature: set the clock (${error.name})`
 )
 const otherSchema = explain(
   "Misconfigured",
@@ -107,7 +111,7 @@ const otherSchema = explain(
     `both strings (AWS says: ${messageOf(error)})`
 )
 
-/** What DynamoDB and DynamoDB Local say if the keys of a request are not those of the table's schema. */
+/** Messages of DynamoDB and DynamoDB Local if the keys of a request do not fit the table's key schema. */
 const keySchemaMessages = [
   "The provided key element does not match the schema",
   "The number of conditions on the keys is invalid",
@@ -123,12 +127,12 @@ const keySchemaMessages = [
   "This attribute is part of the key"
 ]
 
-/** Something answered that is not DynamoDB. Below 500, it has not passed the request on. */
+/** The failure if another server answered. If its status is below 500, it has not passed the request on to DynamoDB. */
 const foreign = ({ $metadata, $response }: AwsError): Failure => {
   const status = $response?.statusCode ?? $metadata?.httpStatusCode
   const answer = status === undefined ? "it does not speak HTTP" : `it answered with HTTP status ${status}`
   const description =
-    `What answers at the endpoint is not DynamoDB: ${answer}. Check the endpoint's URL, its port, and any proxy ` +
+    `The server at the endpoint is not DynamoDB: ${answer}. Check the endpoint's URL, its port, and any proxy ` +
     "before it"
   return {
     reason: status !== undefined && status >= 500 ? "Unavailable" : "Misconfigured",
@@ -166,7 +170,10 @@ const failures: Record<string, Explain> = {
   RequestTimeTooSkewed: clockSkewed
 }
 
-/** What went wrong, and whether DynamoDB may have applied the request: it may have, unless an answer excludes it. */
+/**
+ * The reason of an error, and whether DynamoDB may have applied the request. It may have, unless an answer or a failed
+ * connection excludes that.
+ */
 export const failureOf = (error: AwsError, request: string, table: string): Failure => {
   const status = error.$metadata?.httpStatusCode
   if (error.name === "InvalidSignatureException" && /expired|not yet current/.test(error.message)) {
@@ -177,7 +184,7 @@ export const failureOf = (error: AwsError, request: string, table: string): Fail
   if (error.name === "ValidationException" && keySchemaMessages.some((words) => error.message.includes(words))) {
     return otherSchema(error, request, table)
   }
-  if (isFromStranger(error)) return foreign(error)
+  if (isForeignError(error)) return foreign(error)
   if (error.message === "Region is missing") {
     return notApplied("Misconfigured", "No AWS region is set: set AWS_REGION, or the option region")
   }
@@ -197,5 +204,5 @@ export const failureOf = (error: AwsError, request: string, table: string): Fail
   return { reason: "Unknown", outcome: "unknown", description: `The request failed: ${withMessage(error)}` }
 }
 
-/** The error as it may be shown. */
+/** A copy of the error that is safe to show. */
 export const causeOf = (error: AwsError & Error): Error => safeCause(error, messageOf(error))

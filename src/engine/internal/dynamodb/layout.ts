@@ -1,4 +1,4 @@
-/** How records lie in a DynamoDB table: the layout of the Rust crate pmcp-tasks. */
+/** How records are stored in a DynamoDB table. The layout is that of the Rust crate pmcp-tasks. */
 import type { AttributeValue } from "@aws-sdk/client-dynamodb"
 import * as Effect from "effect/Effect"
 import type { StoredRecord } from "../../../Engine.ts"
@@ -23,9 +23,12 @@ export interface Attributes {
   readonly version?: string | undefined
   /** The record's data, a string; `data` by default. */
   readonly data?: string | undefined
-  /** The epoch second from which the record is expired, a number; never if it is missing; `expires_at` by default. */
+  /**
+   * The epoch second from which the record is expired, a number; `expires_at` by default. Without the attribute, the
+   * record never expires.
+   */
   readonly expiresAt?: string | undefined
-  /** The id of the write that made this version, a string; `write_id` by default. */
+  /** The write id of the write that made this version, a string; `write_id` by default. */
   readonly writeId?: string | undefined
 }
 
@@ -38,7 +41,7 @@ export interface LayoutOptions {
 
 export type Item = Record<string, AttributeValue>
 
-/** The layout with its defaults. */
+/** A layout in which every name is set. */
 export interface Layout {
   readonly tableName: string
   readonly ownerPrefix: string
@@ -47,16 +50,19 @@ export interface Layout {
   readonly names: Record<"#pk" | "#sk" | "#v" | "#d" | "#e" | "#w", string>
 }
 
-/** The layout of some options. They are checked, since JavaScript may give others than their types say. */
+/**
+ * The layout of some options, with the defaults. The options are checked, since JavaScript may pass values of other
+ * types.
+ */
 export const layoutOf = ({
   attributes = {},
   idPrefix = "TASK#",
   ownerPrefix = "OWNER#",
   tableName
 }: LayoutOptions): Layout => {
-  const nameOf = (attribute: keyof Attributes, byDefault: string): string => {
+  const nameOf = (attribute: keyof Attributes, defaultName: string): string => {
     const name = attributes?.[attribute]
-    return name === undefined ? byDefault : checkName(`attributes.${attribute}`, name)
+    return name === undefined ? defaultName : checkName(`attributes.${attribute}`, name)
   }
   const names = {
     "#pk": nameOf("partitionKey", "PK"),
@@ -67,9 +73,9 @@ export const layoutOf = ({
     "#w": nameOf("writeId", "write_id")
   }
   const all = Object.values(names)
-  const twice = all.find((name, i) => all.indexOf(name) !== i)
-  if (twice !== undefined) {
-    throw new RangeError(`attributes must be names that differ: "${twice}" is the name of two`)
+  const duplicate = all.find((name, i) => all.indexOf(name) !== i)
+  if (duplicate !== undefined) {
+    throw new RangeError(`attributes must have different names: "${duplicate}" is the name of two attributes`)
   }
   return {
     tableName: checkName("tableName", tableName),
@@ -79,7 +85,7 @@ export const layoutOf = ({
   }
 }
 
-/** DynamoDB refuses a name that its expressions do not use. */
+/** The names that some expressions use. DynamoDB refuses a request with a name that no expression uses. */
 export const namesIn = ({ names }: Layout, ...expressions: ReadonlyArray<string>): Record<string, string> =>
   Object.fromEntries(Object.entries(names).filter(([placeholder]) => expressions.join(" ").includes(placeholder)))
 
@@ -96,7 +102,7 @@ export const keyOf = (layout: Layout, { id, owner }: Pick<StorageKey, "id" | "ow
 export const idOf = ({ idPrefix, names }: Layout, item: Item): string =>
   (item[names["#sk"]]?.S ?? "").slice(idPrefix.length)
 
-/** The record in an item. An item of another program, or a damaged one, is `Corrupt`. */
+/** Reads the record in an item. Fails with `Corrupt` if the item is damaged, or has another form than a record. */
 export const parse = ({ names, tableName }: Layout, item: Item): Effect.Effect<StoredRecord, Backend> => {
   const version = Number(item[names["#v"]]?.N)
   const data = item[names["#d"]]?.S
@@ -118,7 +124,7 @@ export const parse = ({ names, tableName }: Layout, item: Item): Effect.Effect<S
     data,
     version,
     writeId: writeId?.S,
-    // An expiry that is not a number is never, as in DynamoDB's conditions and its Time to Live.
+    // If the expiry is not a number, the record never expires, as in DynamoDB's conditions and its Time to Live.
     expiresAtSeconds: expiresAt === undefined ? undefined : Number(expiresAt)
   })
 }

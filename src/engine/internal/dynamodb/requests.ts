@@ -1,4 +1,4 @@
-/** The requests that each operation sends to DynamoDB: one each. */
+/** The requests of the operations to DynamoDB. Each operation sends one. */
 import {
   DeleteItemCommand,
   type DynamoDBClient,
@@ -16,10 +16,12 @@ import type { AwsError } from "./failure.ts"
 import { type Item, idOf, keyOf, type Layout, N, namesIn, parse, partitionOf, S } from "./layout.ts"
 import { type Send, withoutSdkRetries } from "./send.ts"
 
-/** DynamoDB's own limit of an item: keys, names, and attributes of other programs included. */
+/**
+ * DynamoDB's own limit for an item. It includes the keys, the attributes' names, and the attributes of other programs.
+ */
 const maxItemBytes = 400 * 1024
 
-/** A record is live unless its expiry is a number that has come. */
+/** The condition that a record is live. A record expires only if its expiry is a number that is not in the future. */
 const isLive = "NOT (#e <= :now)"
 
 /** A condition and the values of its placeholders. */
@@ -45,7 +47,7 @@ const isExpected = (expectation: Present, nowSeconds: number): Condition => {
   }
 }
 
-/** A condition that did not hold, with the item that is there; or an item that would be too large. */
+/** Why a write was refused: the condition did not hold for the stored item, or the new item would be too large. */
 interface NotWritten {
   readonly item: Item | undefined
   readonly isTooLarge: boolean
@@ -120,7 +122,7 @@ const makeRead = (client: DynamoDBClient, layout: Layout, send: Send) => (consis
 
 interface Update extends Condition {
   readonly returns: "NONE" | "UPDATED_OLD" | "UPDATED_NEW"
-  /** The version that the update makes. If it is left out, DynamoDB counts up from what is there. */
+  /** The version that the update writes. If it is left out, DynamoDB adds 1 to the stored version. */
   readonly version?: number
 }
 

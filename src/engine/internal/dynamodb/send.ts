@@ -18,7 +18,10 @@ const capacityUnits = Metric.counter("effect_versioned_store.consumed_capacity",
   description: "Capacity units that DynamoDB has charged for"
 })
 
-/** Notes what a request cost, in the metric and in the operation's span, whose attribute OpenTelemetry defines. */
+/**
+ * Records the capacity of a request in the metric, and in the attribute of the operation's span that OpenTelemetry
+ * defines.
+ */
 const noteCapacity = (capacity: ConsumedCapacity | undefined) => {
   if (capacity?.CapacityUnits === undefined) return Effect.void
   const attributes = { "db.system.name": system, "db.collection.name": capacity.TableName ?? "" }
@@ -26,8 +29,8 @@ const noteCapacity = (capacity: ConsumedCapacity | undefined) => {
     Metric.update(Metric.withAttributes(capacityUnits, attributes), capacity.CapacityUnits),
     Effect.flatMap(Effect.option(Effect.currentSpan), (span) => {
       if (Option.isSome(span)) {
-        const before = span.value.attributes.get(capacityAttribute)
-        span.value.attribute(capacityAttribute, [...(Array.isArray(before) ? before : []), JSON.stringify(capacity)])
+        const earlier = span.value.attributes.get(capacityAttribute)
+        span.value.attribute(capacityAttribute, [...(Array.isArray(earlier) ? earlier : []), JSON.stringify(capacity)])
       }
       return Effect.void
     })
@@ -39,8 +42,8 @@ interface Stack {
 }
 
 /**
- * A command whose request is sent once, whatever the client's own settings for retries are. If it is not DynamoDB that
- * answers, that is an error: the AWS SDK takes any answer with an empty body for a success.
+ * A command whose request is sent once, whatever the client's own settings for retries are. It fails if a server other
+ * than DynamoDB answers. By default the AWS SDK treats any answer with an empty body as a success.
  */
 export const withoutSdkRetries = <C extends { readonly middlewareStack: Stack }>(command: C): C => {
   command.middlewareStack.add((next: unknown) => next, {
@@ -70,7 +73,10 @@ interface SendOptions {
 
 export type Send = ReturnType<typeof makeSend>
 
-/** Sends one request once. It is aborted if it takes too long, and if the fiber is interrupted. */
+/**
+ * Makes the function that sends one request once. The request is aborted if it takes too long or the fiber is
+ * interrupted.
+ */
 export const makeSend = ({ requestTimeout = "5 seconds", tableName }: SendOptions) => {
   const timeout = Duration.millis(toMillis("requestTimeout", requestTimeout))
   const description = `DynamoDB did not answer within ${Duration.format(timeout)}`
@@ -79,7 +85,7 @@ export const makeSend = ({ requestTimeout = "5 seconds", tableName }: SendOption
   return <A extends object, B = never>(
     request: string,
     send: (options: { readonly abortSignal: AbortSignal }) => Promise<A>,
-    /** Turns an error that is an answer into that answer. */
+    /** Returns the answer that an error stands for, for example that a condition did not hold. */
     answer: (error: AwsError) => B | undefined = () => undefined
   ): Effect.Effect<A | B, Backend> =>
     Effect.tryPromise({

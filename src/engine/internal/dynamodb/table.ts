@@ -1,4 +1,4 @@
-/** Creates a DynamoDB table, and checks one. */
+/** Creates and checks a DynamoDB table. */
 import {
   CreateTableCommand,
   DescribeTableCommand,
@@ -26,17 +26,17 @@ export interface TableOptions {
   readonly attributes?: Attributes | undefined
 }
 
-/** A request that took its 30 seconds without an answer is not sent again. */
+/** Whether a request should be sent again. If it had no answer in its 30 seconds, it should not. */
 const isWorthRepeating = (error: Backend): boolean => error.isRetryable && error.reason._tag !== "Timeout"
 
-/** Requests about a table, each tried again after a failure that passes by itself. */
+/** The requests about a table. Each one is retried after a failure that passes by itself. */
 const tableRequests = ({ attributes, tableName }: TableOptions, client: DynamoDBClient) => {
   const { names } = layoutOf({ tableName, attributes })
   const send = makeSend({ tableName, requestTimeout: "30 seconds" })
-  const patiently = <A>(request: Effect.Effect<A, Backend>) =>
+  const retried = <A>(request: Effect.Effect<A, Backend>) =>
     Effect.retry(request, { schedule: defaultRetrySchedule, while: isWorthRepeating })
 
-  const create = patiently(
+  const create = retried(
     send(
       "CreateTable",
       (http) =>
@@ -61,7 +61,7 @@ const tableRequests = ({ attributes, tableName }: TableOptions, client: DynamoDB
     )
   )
 
-  const describe = patiently(
+  const describe = retried(
     send(
       "DescribeTable",
       (http) => client.send(withoutSdkRetries(new DescribeTableCommand({ TableName: tableName })), http),
@@ -74,13 +74,13 @@ const tableRequests = ({ attributes, tableName }: TableOptions, client: DynamoDB
     until: (table) => table !== "missing" && table.Table?.TableStatus === "ACTIVE"
   })
 
-  const timeToLive = patiently(
+  const timeToLive = retried(
     send("DescribeTimeToLive", (http) =>
       client.send(withoutSdkRetries(new DescribeTimeToLiveCommand({ TableName: tableName })), http)
     )
   )
 
-  const enableTimeToLive = patiently(
+  const enableTimeToLive = retried(
     send(
       "UpdateTimeToLive",
       (http) =>
@@ -140,18 +140,23 @@ export const ensureTable = Effect.fnUntraced(function* (
   if (described === "missing") return
   const keySchema = keySchemaOf(described)
   if (keySchema !== `${table.names["#pk"]} HASH S, ${table.names["#sk"]} RANGE S`) {
-    return yield* misconfigured(`Table ${tableName} has another key schema: ${keySchema}`, "ensureTable")
+    return yield* misconfigured(
+      `Table ${tableName} has another key schema: ${keySchema}. Name another table, or set the option attributes`,
+      "ensureTable"
+    )
   }
   const { TimeToLiveDescription: found } = yield* table.timeToLive
   if (!isOn(found)) {
     yield* table.enableTimeToLive
   } else if (found?.AttributeName !== table.names["#e"]) {
-    const description = `Table ${tableName} has Time to Live on another attribute: ${found?.AttributeName}`
+    const description =
+      `Table ${tableName} has Time to Live on another attribute: ${found?.AttributeName}. Name another table, or set ` +
+      "the option attributes.expiresAt"
     return yield* misconfigured(description, "ensureTable")
   }
 })
 
-/** Warns if DynamoDB would never remove what has expired. */
+/** Logs a warning if DynamoDB would never remove expired records. */
 export const checkTimeToLive = (client: DynamoDBClient, { names, tableName }: Layout, send: Send) =>
   send("DescribeTimeToLive", (http) =>
     client.send(withoutSdkRetries(new DescribeTimeToLiveCommand({ TableName: tableName })), http)
@@ -160,8 +165,8 @@ export const checkTimeToLive = (client: DynamoDBClient, { names, tableName }: La
       isOn(found) && found?.AttributeName === names["#e"]
         ? Effect.void
         : Effect.logWarning(
-            `Time to Live of table ${tableName} is not on for attribute ${names["#e"]}: expired records are absent, but ` +
-              "never removed. Switch it on with DynamoDb.ensureTable or in the console"
+            `Time to Live of table ${tableName} is not on for attribute ${names["#e"]}, so DynamoDB never removes ` +
+              "expired records. Switch it on with DynamoDb.ensureTable or in the console"
           )
     ),
     Effect.catch((error) =>

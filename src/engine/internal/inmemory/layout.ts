@@ -1,11 +1,11 @@
-/** How records lie in memory: an owner's entries by id and in order, and all entries by expiry. */
+/** How records are stored in memory: each owner's entries by id and in order, and all entries by expiry. */
 import * as Iterable from "effect/Iterable"
 import sortedBTree from "sorted-btree"
 import type { StoredRecord } from "../../../Engine.ts"
 import type { Order } from "../../../StorageBackend.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
 
-// A CommonJS module: Node imports its `module.exports`, and some bundlers its default export.
+// sorted-btree is a CommonJS module. Node.js imports its `module.exports`, and some bundlers import its default export.
 const BTree = "default" in sortedBTree ? sortedBTree.default : sortedBTree
 
 export interface Entry {
@@ -24,7 +24,7 @@ export type Store = ReturnType<typeof makeStore>
 
 export const makeStore = () => {
   const owners = new Map<string, Owner>()
-  // An ordered map where a heap would do: it also lets go of an expiry that a later write has changed.
+  // An ordered map, since a later write may change an expiry, and a heap can't remove an entry from its middle.
   const expiries = new BTree<number, Set<Entry>>(undefined, compare)
   const size = { records: 0, bytes: 0 }
 
@@ -56,7 +56,7 @@ export const makeStore = () => {
     size.bytes -= entry.bytes
   }
 
-  /** Drops all expired entries, and returns how many. */
+  /** Drops all expired entries, and returns how many they were. */
   const dropExpired = (nowSeconds: number): number => {
     const before = size.records
     for (let expiry = expiries.minKey(); expiry !== undefined && expiry <= nowSeconds; expiry = expiries.minKey()) {
@@ -105,7 +105,7 @@ export const makeStore = () => {
       const entries = tree.entries(sortKey(after))
       return tree.has(sortKey(after)) ? Iterable.drop(entries, 1) : entries
     }
-    // No id with the prefix has a code unit 0xffff next: in a sort key that is the second half of a character.
+    // No sort key has the code unit 0xffff directly after the prefix: in a sort key that is the second half of a character.
     return tree.entriesReversed(after === undefined ? `${start}\uffff` : sortKey(after), undefined, true)
   }
 
@@ -113,8 +113,9 @@ export const makeStore = () => {
 }
 
 /**
- * A string whose order by UTF-16 code units, which is JavaScript's, is the order of the given string by the bytes of
- * its UTF-8. Surrogates, which stand for the highest characters, change places with the code units above them.
+ * A string that JavaScript compares as the given string's UTF-8 bytes compare. JavaScript compares UTF-16 code units,
+ * in which surrogates, which make the highest characters, are below some others. So surrogates and those code units
+ * change places.
  */
 export const sortKey = (text: string): string =>
   /[\ud800-\uffff]/.test(text)

@@ -1,4 +1,4 @@
-/** The operations of a store in memory. Each does its work at once, and returns a finished Effect. */
+/** The operations on a store in memory. Each operation does its work at once, and returns a finished Effect. */
 import * as Effect from "effect/Effect"
 import {
   type Chunk,
@@ -38,7 +38,7 @@ export const makeEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: Bound
     if (version > maxVersion) return refused(current)
     const bytes = maxBytes === Infinity ? 0 : byteLength(key.owner) + byteLength(key.id) + byteLength(write.data)
     let old = current
-    // A full store first drops what has expired, perhaps this very record. Its versions go on all the same.
+    // A full store first drops expired records. One of them may be this record, whose versions continue all the same.
     if (excess(old, bytes) !== undefined && store.dropExpired(nowSeconds) > 0) old = store.find(key)
     const full = excess(old, bytes)
     if (full !== undefined) return full
@@ -84,11 +84,11 @@ export const makeEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: Bound
       return Effect.succeed({ records, next: undefined })
     },
 
-    // There is one clock, so nothing is left alone for clients with another (promise 4).
+    // There is only one clock, so no expired record is kept for clients with other clocks (promise 4).
     cleanup: (nowSeconds) => Effect.succeed(store.dropExpired(nowSeconds))
   }
 
-  /** Writes a record of any version, as another client of an engine might. */
+  /** Stores a record of any version, as another client of an engine could. */
   const plant = (key: StorageKey, record: StoredRecord) => store.write(key, store.find(key), record, 0)
 
   return { engine, plant }

@@ -1,4 +1,4 @@
-/** What errors of Redis, of its clients and of the way there come to. */
+/** Turns errors of Redis, of its clients and of the network into failures. */
 import type { RedisError } from "effect/persistence/Redis"
 import { type Backend, makeBackend } from "../../../StorageError.ts"
 import { safeCause } from "../safeCause.ts"
@@ -9,15 +9,17 @@ const outOfMemory = "Redis has used up its maxmemory and refuses writes: raise i
 const replica = "This Redis is a replica and refuses writes: connect to the primary"
 const notSaving = "Redis can't write to its disk and refuses writes: see its log"
 const password = "Redis does not accept the password: check it, and the user name"
-const noPassword = "Redis wants a password: give the client one"
+const noPassword = "Redis requires a password: give one to the client"
 const cluster =
-  "This server is one of a Redis Cluster, and the client does not follow the cluster: use RedisClient.layerCluster"
-const permission = "The user of Redis is not permitted to do it: see ACL LIST"
-const noCluster = "This Redis is not one of a Redis Cluster: use RedisClient.layer"
-const otherType = "A key below the prefix holds something else: choose another keyPrefix, or remove that key"
+  "This server is part of a Redis Cluster, and the client is one for a single server: use RedisClient.layerCluster"
+const permission = "The Redis user has no permission for the command: see ACL LIST"
+const noCluster = "This Redis is not part of a Redis Cluster: use RedisClient.layer"
+const otherType = "A key below the prefix has another type: choose another keyPrefix, or remove that key"
 
-/** Redis's error replies by their code (its "RESP protocol", errors). After any of them nothing was done. */
-const replies: Record<string, readonly [reason: Reason, description: string]> = {
+/**
+ * The failures of Redis's error replies, by their code (Redis's "RESP protocol", simple errors). Nothing was applied.
+ */
+const failuresByCode: Record<string, readonly [reason: Reason, description: string]> = {
   OOM: ["Unavailable", outOfMemory],
   READONLY: ["Misconfigured", replica],
   MISCONF: ["Unavailable", notSaving],
@@ -29,23 +31,23 @@ const replies: Record<string, readonly [reason: Reason, description: string]> = 
   TRYAGAIN: ["Unavailable", "The Redis Cluster is moving the slot"],
   MOVED: ["Misconfigured", cluster],
   ASK: ["Misconfigured", cluster],
-  NOSCRIPT: ["Unavailable", "Redis has lost its script cache again and again"],
+  NOSCRIPT: ["Unavailable", "Redis has lost its script cache at each try"],
   NOAUTH: ["Unauthorized", noPassword],
   WRONGPASS: ["Unauthorized", password],
   NOPERM: ["Unauthorized", permission],
   WRONGTYPE: ["Misconfigured", otherType],
-  DENIED: ["Misconfigured", "Redis is in protected mode and takes no clients of other machines: give it a password"]
+  DENIED: ["Misconfigured", "Redis is in protected mode and refuses clients of other machines: give it a password"]
 }
 
-const reply = new RegExp(`(?:^|[\\s-])(${Object.keys(replies).join("|")})\\b`)
+const codePattern = new RegExp(`(?:^|[\\s-])(${Object.keys(failuresByCode).join("|")})\\b`)
 
-/** Replies without a code of their own, by their words. */
-const worded: ReadonlyArray<readonly [words: RegExp, code: string]> = [
+/** The codes for replies that have none, by their words. */
+const codesByWords: ReadonlyArray<readonly [words: RegExp, code: string]> = [
   [/^ERR .*(ACL failure|executing the script)/, "NOPERM"],
   [/^ERR .*non local key/, "TRYAGAIN"]
 ]
 
-/** The classes of errors after which a client has not sent the command. */
+/** The classes of errors with which a client says that it has not sent the command. */
 const notSent =
   /^(ClientClosedError|ClientOfflineError|ConnectionTimeoutError|RootNodesUnavailableError|ReconnectStrategyError)$/
 
@@ -58,16 +60,24 @@ interface ClientError {
   readonly socketError?: ClientError
 }
 
-/** Redis repeats the arguments of a command that it does not know: for example, the password after `HELLO 3 AUTH`. */
+/**
+ * A message of Redis without the arguments of a command. If Redis does not know a command, its message repeats the
+ * arguments, for example the password after `HELLO 3 AUTH`.
+ */
 const withoutArguments = (text: string): string => text.replace(/,? with args beginning with:.*/s, "")
 
-/** A host with several addresses fails with the errors of all, which have the messages. */
+/**
+ * The message of a client's error. If a host has several addresses, the error holds one error for each, and only those
+ * have a message.
+ */
 export const messageOf = (error: ClientError): string => {
   const first = error.originalError ?? (error instanceof AggregateError ? error.errors[0] : undefined)
   return first === undefined ? withoutArguments(error.message || (error.code ?? error.name)) : messageOf(first)
 }
 
-/** Takes the arguments of a command out of an error of node-redis, which keeps its class. */
+/**
+ * Removes the arguments of a command from an error of node-redis. The error keeps its class, by which clients test it.
+ */
 export const hideArguments = (cause: unknown): unknown => {
   if (!(cause instanceof Error)) return cause
   const { originalError, socketError } = cause as ClientError
@@ -89,46 +99,46 @@ export const isNotSent = (cause: unknown): boolean => {
 }
 
 /**
- * What went wrong, and whether Redis may have applied the command: it may have, unless Redis or the way there says no.
- * The commands by which a client connects change nothing.
+ * The reason of an error, and whether Redis may have applied the command. It may have, unless a reply of Redis or a
+ * missing connection excludes that. The commands with which a client connects change nothing.
  */
 export const failureOf = ({ cause }: RedisError, operation?: string): Backend => {
   const error = (cause instanceof Error ? cause : new Error(String(cause))) as ClientError
-  const shown = messageOf(error)
-  const kind = error.constructor.name
+  const message = messageOf(error)
+  const className = error.constructor.name
   const fail = (reason: Reason, outcome: Backend["outcome"], description: string) =>
     makeBackend({
       operation,
       reason,
       outcome: operation === "connect" ? "not-applied" : outcome,
       description,
-      cause: safeCause(error, shown)
+      cause: safeCause(error, message)
     })
 
-  const [unknown] = /^ERR unknown (sub)?command [^\s,]+/.exec(error.message) ?? []
-  if (unknown !== undefined) {
-    const needed = "Redis 6.2 or newer is needed, with no command renamed"
-    return fail("Misconfigured", "not-applied", `${needed} (Redis says: ${unknown})`)
+  const [unknownCommand] = /^ERR unknown (sub)?command [^\s,]+/.exec(error.message) ?? []
+  if (unknownCommand !== undefined) {
+    const requirement = "Redis 6.2 or newer is needed, with no command renamed"
+    return fail("Misconfigured", "not-applied", `${requirement} (Redis says: ${unknownCommand})`)
   }
-  const said = withoutArguments(error.message)
+  const reply = withoutArguments(error.message)
     .replace(/ script: \w+, on .*/, "")
     .slice(0, 200)
-  const code = reply.exec(said)?.[1] ?? worded.find(([words]) => words.test(said))?.[1]
-  const known = code === undefined ? undefined : replies[code]
+  const code = codePattern.exec(reply)?.[1] ?? codesByWords.find(([words]) => words.test(reply))?.[1]
+  const known = code === undefined ? undefined : failuresByCode[code]
   if (known !== undefined) {
     const [reason, description] = known
-    return fail(reason, "not-applied", `${description} (Redis says: ${said})`)
+    return fail(reason, "not-applied", `${description} (Redis says: ${reply})`)
   }
   if (/^ERR (invalid password|AUTH )/.test(error.message)) return fail("Unauthorized", "not-applied", password)
-  if (said.endsWith("cluster support disabled")) return fail("Misconfigured", "not-applied", noCluster)
+  if (reply.endsWith("cluster support disabled")) return fail("Misconfigured", "not-applied", noCluster)
   if (error.message.startsWith("ERR max number of clients")) {
     return fail("Unavailable", "not-applied", "Redis has as many clients as its maxclients: raise it")
   }
-  if (/^ERR /.test(said)) return fail("Unknown", "not-applied", `Redis refused the command: ${said}`)
-  if (kind === "TimeoutError") return fail("Timeout", "unknown", "Redis did not answer in time")
+  if (/^ERR /.test(reply)) return fail("Unknown", "not-applied", `Redis refused the command: ${reply}`)
+  if (className === "TimeoutError") return fail("Timeout", "unknown", "Redis did not answer in time")
   if (isNotSent(error)) {
-    const description = `Redis can't be reached: ${shown}. See that it runs, and that host and port are those of Redis`
+    const description = `Redis can't be reached: ${message}. Check that Redis runs, and that host and port are right`
     return fail("Unavailable", "not-applied", description)
   }
-  return fail("Unavailable", "unknown", `Redis gave no answer: ${shown}`)
+  return fail("Unavailable", "unknown", `Redis gave no answer: ${message}`)
 }

@@ -1,13 +1,13 @@
-/** How records lie in Redis: a hash for each, and two sorted sets for each owner. */
+/** How records are stored in Redis: a hash for each record, and two sorted sets for each owner. */
 import * as Effect from "effect/Effect"
 import type { StoredRecord } from "../../../Engine.ts"
 import { type Backend, makeBackend } from "../../../StorageError.ts"
 import { notApplied } from "../failure.ts"
 
-/** The fields of a hash. An empty `expires_at` is never, and an empty `write_id` is none. */
+/** The fields of a hash. `expires_at` is empty if the record never expires, and `write_id` if there is no write id. */
 export const fields = ["version", "data", "write_id", "expires_at"] as const
 
-/** An owner as a hash tag, which ends at the first brace. */
+/** An owner as a Redis Cluster hash tag. Braces are escaped, since a hash tag ends at the first closing brace. */
 const tagOf = (owner: string): string => owner.replace(/[%{}]/g, encodeURIComponent)
 
 export const keysOf = (keyPrefix: string, owner: string) => {
@@ -18,7 +18,7 @@ export const keysOf = (keyPrefix: string, owner: string) => {
 /** A pattern for the names of all owners' expiry sets. */
 export const expiryPattern = (keyPrefix: string): string => `${keyPrefix.replace(/[\\*?[\]^-]/g, "\\$&")}:{*}:expiry`
 
-/** The record in the fields of a hash. If they are damaged, it fails with `Corrupt`. */
+/** Reads the record in the fields of a hash. Fails with `Corrupt` if they are damaged. */
 export const parse = (
   owner: string,
   id: string,
@@ -28,7 +28,9 @@ export const parse = (
   const isExpiry = /^(-?\d+)?$/.test(expiresAt)
   if (!isVersion || !isExpiry) {
     const problem = isVersion ? "expires_at is not an epoch second" : "version is not an integer from 1 up"
-    const description = `The hash of the record ${id} of ${owner} is damaged: its field ${problem}. Repair it in Redis, or delete the record`
+    const description =
+      `The hash of the record ${id} of ${owner} is damaged: its field ${problem}. Repair it in Redis, or delete the ` +
+      "record"
     return Effect.fail(makeBackend(notApplied("Corrupt", description)))
   }
   return Effect.succeed({

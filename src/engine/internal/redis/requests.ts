@@ -1,4 +1,4 @@
-/** The commands and scripts that each operation sends to Redis: one each, save for a cleanup. */
+/** The commands and scripts of the operations to Redis. Each operation except a cleanup sends one. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Redis from "effect/persistence/Redis"
@@ -19,7 +19,7 @@ import { failureOf } from "./failure.ts"
 import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
 import { cleanupScript, forgetScript, listScript, removeScript, type Script, writeScript } from "./scripts.ts"
 
-/** How a script takes an expectation: its kind, the version, and what else must match. */
+/** An expectation as arguments of a script: its kind, the version, and the write id or the data that must match. */
 type ExpectationArgs = readonly [kind: string, version: number, match: string]
 
 const argsOf = (expectation: Expectation): ExpectationArgs => {
@@ -37,7 +37,7 @@ const argsOf = (expectation: Expectation): ExpectationArgs => {
 
 export type Run = <A>(command: Effect.Effect<A, Redis.RedisError>) => Effect.Effect<A, Backend>
 
-/** The failure of a command that changes nothing. */
+/** The failure of a command that changes nothing, so its outcome is `not-applied`. */
 export const asRead = (
   { operation, reason: { _tag: reason, cause, description } }: Backend,
   newOperation = operation
@@ -98,7 +98,10 @@ export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: s
       }
     )
 
-  /** The record of an id that a listing found, if it is live. The id may have come without fields. */
+  /**
+   * Reads the record of an id that a listing found, if the record is live. The listing may have had no fields for the
+   * id.
+   */
   const readListed = Effect.fnUntraced(function* (key: Address, values: ReadonlyArray<string>, nowSeconds: number) {
     if (values.some((value) => value !== "")) return yield* parse(key.owner, key.id, values)
     const stored = yield* read(key)
@@ -144,7 +147,7 @@ const refusedBy = (key: StorageKey, reply: ReadonlyArray<string>): Effect.Effect
     ? Effect.succeed({ _tag: "Refused", current: undefined })
     : Effect.map(parse(key.owner, key.id, reply), (current) => ({ _tag: "Refused", current }))
 
-/** Scans for the owners' expiry sets, and removes what is due in each, batch by batch. */
+/** Scans for the owners' expiry sets, and removes the records that are due in each of them, in batches. */
 const makeCleanup = (redis: Redis.Redis["Service"], run: Run, keyPrefix: string): Engine["cleanup"] =>
   Effect.fnUntraced(function* (nowSeconds) {
     const scan = ["MATCH", expiryPattern(keyPrefix), "COUNT", "1000", "TYPE", "zset"]

@@ -15,7 +15,8 @@ const script = <Reply>(lua: string) =>
 const hashFields = fields.map((field) => `'${field}'`).join(", ")
 
 /**
- * Reads the stored record, and says whether it is sound, live and as expected. A damaged record can only be removed.
+ * Reads the stored record. Says whether it is sound, live and as expected. A damaged record is not sound, and can only
+ * be removed.
  */
 const readRecord = `
   local key, index, expiry = KEYS[1], KEYS[2], KEYS[3]
@@ -43,9 +44,9 @@ const readRecord = `
 `
 
 /**
- * Returns the new version alone if it wrote, and otherwise the stored record, if there is one. Numbers are exact up to
- * 2^53. Redis does not undo what a script did before it failed. So the hash is written last, and then only its expiry, which
- * may fail.
+ * Returns only the new version if it wrote. Otherwise returns the stored record, if there is one. Numbers are exact up
+ * to 2^53. If a script fails, Redis does not undo its earlier commands. So the script writes the hash after the sorted
+ * sets. Only the hash's time to live is set later, and that command may fail.
  */
 export const writeScript = script<ReadonlyArray<string>>(`
   ${readRecord}
@@ -58,8 +59,9 @@ export const writeScript = script<ReadonlyArray<string>>(`
   redis.call('PERSIST', key)
   redis.call('HSET', key, 'version', next, 'data', new_data, 'write_id', new_write_id, 'expires_at', new_expires_at)
   if ttl ~= '' then
-    local at = math.max(tonumber(redis.call('TIME')[1]) + tonumber(ttl), tonumber(new_expires_at) + ${clockSlackSeconds})
-    redis.pcall('EXPIREAT', key, string.format('%.0f', at))
+    local server_now = tonumber(redis.call('TIME')[1])
+    local drop_at = math.max(server_now + tonumber(ttl), tonumber(new_expires_at) + ${clockSlackSeconds})
+    redis.pcall('EXPIREAT', key, string.format('%.0f', drop_at))
   end
   return {next}
 `)
@@ -74,13 +76,14 @@ export const removeScript = script<ReadonlyArray<string>>(`
 `)
 
 /**
- * Returns whether more records follow, the last id examined, and the live records. If the hash of an id is gone and its
- * expiry is so long ago that the record is live for no client, the id leaves the index. Otherwise the id comes without
- * fields: while a cluster moves the slot, the hash may be on another node.
+ * Returns whether more records follow, the last id examined, and the live records. If the hash of an id is gone, and
+ * the record expired so long ago that it is live for no client, the id is removed from the index. Otherwise an id
+ * without a hash is returned without fields, since the hash may be on another node while a cluster moves the slot.
  */
 export const listScript = script<ReadonlyArray<string>>(`
   local index, expiry = KEYS[1], KEYS[2]
-  local records, prefix, after, order, limit, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+  local records, prefix, after, order = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+  local limit, now = tonumber(ARGV[5]), tonumber(ARGV[6])
   local first, last = '[' .. prefix, '(' .. prefix .. '\\255'
   local ids
   if order == 'ascending' then
@@ -115,7 +118,7 @@ export const listScript = script<ReadonlyArray<string>>(`
   return found
 `)
 
-/** Takes an id out of the index if its hash is gone. */
+/** Removes an id from the index if its hash is gone. */
 export const forgetScript = script<number>(`
   local key, index, expiry = KEYS[1], KEYS[2], KEYS[3]
   if redis.call('EXISTS', key) == 0 then

@@ -1,4 +1,4 @@
-/** What SQLite's errors come to. The codes have the names of SQLite's "Result and Error Codes". */
+/** Turns errors of SQLite into failures. The codes have the names of SQLite's "Result and Error Codes". */
 
 import { type Failure, notApplied } from "../failure.ts"
 import { safeCause } from "../safeCause.ts"
@@ -21,10 +21,10 @@ const SQLITE_CANTOPEN = 14
 const SQLITE_PERM = 3
 const SQLITE_NOTADB = 26
 
-/** The lock of the log's index stayed taken. */
+/** The write-ahead log could not be locked in time. */
 const SQLITE_PROTOCOL = 15
 
-/** An extended code: there is no room for the log's index, the file `-shm`. */
+/** An extended code: the disk has no room for the index of the write-ahead log, the file `-shm`. */
 const SQLITE_IOERR_SHMSIZE = 4874
 
 const primaryCodeOf = ({ errcode = 0 }: SqliteError): number => errcode & 0xff
@@ -33,17 +33,17 @@ const primaryCodeOf = ({ errcode = 0 }: SqliteError): number => errcode & 0xff
 export const isLocked = (error: SqliteError): boolean =>
   [SQLITE_BUSY, SQLITE_LOCKED, SQLITE_PROTOCOL].includes(primaryCodeOf(error))
 
-/** Whether there was no room for a write. */
+/** Whether the disk had no room for a write. */
 export const isFull = (error: SqliteError): boolean => primaryCodeOf(error) === SQLITE_FULL
 
 /**
- * What an error says, as far as it may be shown. Node.js repeats the arguments that it refuses, so its messages are left
- * out. SQLite's own messages name tables and columns, never their content.
+ * The part of an error's message that may be shown. If Node.js refuses an argument, its message repeats the argument,
+ * so it is left out. SQLite's own messages name tables and columns, never their content.
  */
 const messageOf = ({ code, message, name }: SqliteError): string =>
   code === "ERR_SQLITE_ERROR" ? message : `${name}${code === undefined ? "" : ` ${code}`}`
 
-/** What went wrong, and whether SQLite may have applied the operation. */
+/** The reason of an error, and whether SQLite may have applied the operation. */
 export const failureOf = (error: SqliteError, filename: string): Failure => {
   if (error.code === "ERR_INVALID_STATE") {
     return notApplied("Misconfigured", `${filename} was closed with the scope of its Layer: use it within that scope`)
@@ -51,13 +51,13 @@ export const failureOf = (error: SqliteError, filename: string): Failure => {
   if (error.code === "ERR_OUT_OF_RANGE") {
     return notApplied(
       "Corrupt",
-      `${filename} holds a number that is neither a version nor a time: repair or delete that record`
+      `${filename} has a record with a number that is not a version or a time: repair or delete that record`
     )
   }
   if (isFull(error) || error.errcode === SQLITE_IOERR_SHMSIZE) {
     return notApplied(
       "Unavailable",
-      `The disk of ${filename} is full: make room on it, at least as much as ${filename}-wal takes. Until then no ` +
+      `The disk of ${filename} is full: free at least as much room on it as ${filename}-wal takes. Until then no ` +
         "record can be written or removed, since a removal is written to that log as well"
     )
   }
@@ -70,7 +70,7 @@ export const failureOf = (error: SqliteError, filename: string): Failure => {
     case SQLITE_READONLY:
       return notApplied("Misconfigured", `${filename} can't be written: let this process write it and its folder`)
     case SQLITE_NOMEM:
-      return notApplied("Unavailable", `SQLite has not enough memory for ${filename}`)
+      return notApplied("Unavailable", `SQLite does not have enough memory for ${filename}`)
     case SQLITE_IOERR:
       return {
         reason: "Unavailable",
@@ -94,5 +94,5 @@ export const failureOf = (error: SqliteError, filename: string): Failure => {
   }
 }
 
-/** The error as it may be shown. */
+/** A copy of the error that is safe to show. */
 export const causeOf = (error: SqliteError): Error => safeCause(error, messageOf(error))

@@ -1,4 +1,4 @@
-/** How records lie in an SQLite file. */
+/** How records are stored in an SQLite file. */
 import type { DatabaseSync } from "node:sqlite"
 import type { StoredRecord } from "../../../Engine.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
@@ -26,7 +26,7 @@ const schema = `
   PRAGMA user_version = ${schemaVersion};
 `
 
-/** A row of a page or a read. */
+/** A row of the table, as it is read for a record or a page. */
 export interface Row {
   readonly id: string
   readonly version: number
@@ -47,7 +47,7 @@ export const toStored = ({ data, expires_at, version, write_id }: Row): StoredRe
   expiresAtSeconds: expires_at ?? undefined
 })
 
-/** Makes the schema in a new file. Returns what is wrong with a file that has another schema. */
+/** Makes the schema in a new file. If the file has another schema, returns the error that says so. */
 export const ensureSchema = (db: DatabaseSync, filename: string): Backend | undefined => {
   const pragma = (name: string) => db.prepare(`PRAGMA ${name}`).get()?.[name]
   const [application, version] = [pragma("application_id"), pragma("user_version")]
@@ -55,7 +55,7 @@ export const ensureSchema = (db: DatabaseSync, filename: string): Backend | unde
   if (application === 0 && version === 0 && isEmpty && pragma("encoding") === "UTF-8") {
     db.exec(schema)
   } else if (application !== applicationId) {
-    return misconfigured(`${filename} is a database of something else: name another file`)
+    return misconfigured(`${filename} is a database of another program: name another file`)
   } else if (version !== schemaVersion) {
     return misconfigured(
       `${filename} was made by a newer release (its schema is ${version}, and this release knows ${schemaVersion}): ` +

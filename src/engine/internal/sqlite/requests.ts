@@ -1,4 +1,4 @@
-/** The statements that an SQLite file is asked with. Each operation is one; a refused write takes a transaction more. */
+/** The statements of the operations. Each operation is one statement, and a refused write is one more transaction. */
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -10,8 +10,8 @@ import { cleanupBatch, clockSlackSeconds, maxPageBytes } from "../limits.ts"
 import { isFull, type SqliteError } from "./failure.ts"
 import { columns, type Row, toStored } from "./layout.ts"
 
-/** For how many milliseconds writes one after another may stop the event loop before they let it go on. */
-const maxStopMillis = 2
+/** For how many milliseconds in all, writes may block the event loop before they yield to it. */
+const maxBlockedMillis = 2
 
 const encoder = new TextEncoder()
 
@@ -20,7 +20,8 @@ const isBelowLast = `version < ${maxVersion}`
 const isLive = "(expires_at IS NULL OR expires_at > :now)"
 const inRange = "owner = :owner AND id >= :from AND id < CAST(:to AS TEXT)"
 const setNext = "version = version + 1, data = :data, write_id = :writeId, expires_at = :expiresAt"
-const upsert = `INSERT INTO records VALUES (:owner, :id, 1, :data, :writeId, :expiresAt) ON CONFLICT DO UPDATE SET ${setNext}`
+const insert = "INSERT INTO records VALUES (:owner, :id, 1, :data, :writeId, :expiresAt)"
+const upsert = `${insert} ON CONFLICT DO UPDATE SET ${setNext}`
 
 /** The condition of each expectation, on a live record. */
 const isExpected: Record<Present["_tag"], string> = {
@@ -63,7 +64,7 @@ const parametersOf = (expectation: Present): Record<string, SQLInputValue> => {
   }
 }
 
-/** Runs an operation on the file, as often as another process has it locked. A read changes nothing in the file. */
+/** Runs an operation on the file, and retries it while another process has the file locked. A read changes nothing. */
 export interface Run {
   readonly read: <A>(operation: () => A) => Effect.Effect<A, Backend>
   readonly write: <A>(operation: () => A) => Effect.Effect<A, Backend>
@@ -87,8 +88,9 @@ export const makeEngine = (db: DatabaseSync, run: Run): Engine => {
   const statements = prepare(db)
 
   /**
-   * Runs a write, and once more if the disk is full and emptying the log makes room in it. If the log has only pages that
-   * the file has too, they are written over those in the file, and the log starts again from its beginning.
+   * Runs a write. If the disk is full, runs it once more after a checkpoint. The checkpoint copies the pages in the log
+   * to the file. If the file has those pages already, the copy needs no more room, and the log can start again at its
+   * beginning.
    */
   const runWrite = <A>(write: () => A) =>
     run.write(() => {
@@ -104,20 +106,20 @@ export const makeEngine = (db: DatabaseSync, run: Run): Engine => {
     return row === undefined ? undefined : toStored(row)
   }
 
-  let stoppedMillis = 0
+  let blockedMillis = 0
 
   /**
-   * Runs a write, which returns undefined if its condition does not hold. Then it is tried again in a transaction that also
-   * reads what is there, so that no other write comes in between.
+   * Runs a write, which returns undefined if its condition does not hold. In that case the write runs again in a
+   * transaction that also reads the stored record, so that no other write comes in between.
    */
   const writeOrRefuse = <A>(key: StorageKey, write: () => A | undefined) => {
     const start = performance.now()
     const done = runWrite(
       (): A | Refused => write() ?? transaction(db, () => write() ?? { _tag: "Refused", current: select(key) })
     )
-    stoppedMillis += performance.now() - start
-    if (stoppedMillis < maxStopMillis) return done
-    stoppedMillis = 0
+    blockedMillis += performance.now() - start
+    if (blockedMillis < maxBlockedMillis) return done
+    blockedMillis = 0
     return Effect.tap(done, Effect.yieldNow)
   }
 
@@ -149,7 +151,8 @@ export const makeEngine = (db: DatabaseSync, run: Run): Engine => {
     },
 
     list: ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
-      // No id has U+0000, so an id and U+0000 is what comes next. 0xff, which no text has, comes after every character.
+      // No id has U+0000, so an id followed by U+0000 is the next possible id. No UTF-8 has the byte 0xff, so 0xff
+      // after the prefix is greater than every id with that prefix.
       const end = new Uint8Array([...encoder.encode(idPrefix), 0xff])
       const [from, to] =
         order === "ascending"
@@ -176,7 +179,9 @@ const parametersOfWrite = ({ id, owner }: StorageKey, { data, expiresAtSeconds, 
   expiresAt: expiresAtSeconds ?? null
 })
 
-/** Runs a statement to its end, where it commits. `get` would stop at the row that it returns, and hide a failure. */
+/**
+ * Runs a statement to its end, when it commits. `get` would stop at the row that it returns, and hide a failed commit.
+ */
 const writtenBy = (statement: StatementSync, parameters: Record<string, SQLInputValue>): Written | undefined => {
   const [row] = statement.all(parameters) as unknown as ReadonlyArray<Row>
   return row === undefined ? undefined : { _tag: "Written", version: row.version }
@@ -203,6 +208,7 @@ const readChunk = (
     }
     return { records, next: undefined }
   } finally {
-    rows.return?.() // a row that can't be converted leaves the statement open, and its transaction
+    // If a row can't be converted, Node.js leaves the statement open, and with it the transaction.
+    rows.return?.()
   }
 }
