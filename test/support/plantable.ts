@@ -22,14 +22,15 @@ export const plant = (key: StorageKey, record: StoredRecord) => Effect.map(Plant
 
 export const lossy = (isLost: () => boolean) => Effect.map(Plantable, ({ lossy }) => lossy(isLost))
 
-/** The in-memory backend with `Plantable`, and with its engine or the service changed. */
+/** The in-memory backend with `Plantable`, and with its engine or the service changed, in a store of its own by default. */
 export const layerPlantable = (
   changeEngine: (engine: Engine) => Partial<Engine> = () => ({}),
-  changeService: (backend: Backend) => Partial<Backend> = () => ({})
+  changeService: (backend: Backend) => Partial<Backend> = () => ({}),
+  makeStore: () => ReturnType<typeof makeEngine> = makeEngine
 ): Layer.Layer<StorageBackend | Plantable> =>
   Layer.effectContext(
     Effect.sync(() => {
-      const { engine: memory, plant } = makeEngine()
+      const { engine: memory, plant } = makeStore()
       const engine = { ...memory, ...changeEngine(memory) }
       const serve = (backend: Backend) => ({ ...backend, ...changeService(backend) })
       const lossy = (isLost: () => boolean) => {

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type { StorageBackend } from "../../StorageBackend.ts"
 import type { StorageKey } from "../../StorageKey.ts"
+import * as Faults from "../Faults.ts"
 import { anomaly } from "../History.ts"
 import * as assert from "../internal/assert.ts"
 import { type Draft, example, losing } from "../internal/drafts.ts"
@@ -83,14 +84,16 @@ export const lostAnswers: ReadonlyArray<Draft> = [
     3,
     "if answers are lost, the history of a key is linearizable, writes of unknown outcome included",
     Effect.fnUntraced(function* (_, owner, lossy) {
-      for (let round = 0; round < 5; round++) {
-        let writes = 0
-        const clients = [yield* lossy(() => writes++ % 3 === 0), yield* lossy(() => writes++ % 4 === 0)] as const
-        const programs = Array.from({ length: 4 }, () => ["putIfVersion", "get", "put", "putIfVersion"] as const)
-        const history = yield* historyOf(keyOf(owner, `round ${round}`), clients, programs)
+      const fateOf = Faults.chance(1, { lose: 0.4 })
+      let lost = 0
+      const isLost = () => fateOf() === "lose" && lost++ >= 0
+      const clients = [yield* lossy(isLost), yield* lossy(isLost)] as const
+      const program = ["putIfVersion", "putIfVersion", "get", "put", "putIfVersion"] as const
+      for (let round = 0; round < 10; round++) {
+        const history = yield* historyOf(keyOf(owner, `round ${round}`), clients, [program, program, program])
         assert.isUndefined(anomaly(history))
-        assert.isAbove(writes, 12)
       }
+      assert.isAbove(lost, 20)
     })
   )
 ]
