@@ -6,15 +6,16 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { newSeed, randomFrom } from "./random.ts"
 
 /**
- * What becomes of a request: it passes; it is applied and its answer lost, after something else was done; it is dropped
- * before it arrives; or it is never answered.
+ * What happens to a request. `pass`: it is answered. `lose`: it is applied, and its answer is lost. `drop`: it is
+ * dropped before it arrives. `hang`: it is never answered. `loseAfter`: as `lose`, but the connection ends only after
+ * the function.
  */
 export type Fate = "pass" | "lose" | "drop" | "hang" | { readonly loseAfter: () => Promise<unknown> }
 
-/** A backend behind a proxy, and what has passed through that. */
+/** A backend behind a proxy, and the requests that have passed through the proxy. */
 export interface Faulty {
   readonly backend: StorageBackend["Service"]
-  /** The requests so far, by name, without those that opened the connection. */
+  /** The names of the requests so far, without the requests that opened the connection. */
   readonly requests: () => ReadonlyArray<string>
 }
 
@@ -25,7 +26,7 @@ type Through = (
 
 export const newKey = () => makeUnsafe({ owner: `owner-${crypto.randomUUID()}`, id: "a" })
 
-/** A fate for the first write, and none for those after it. */
+/** A fate for the first write. Later writes pass. */
 export const first = (fate: Fate) => {
   let decided = false
   return (isWrite: boolean): Fate => {
@@ -41,7 +42,7 @@ export const assertUnknown = (error: unknown) => {
   assert.isFalse((error as Backend).isRetryable)
 }
 
-/** The cases of lost answers that are the same on every engine. The backend in the context has no proxy before it. */
+/** The cases of lost answers that are the same on every engine. The backend in the context is not behind a proxy. */
 export const ambiguityCases = (
   it: Vitest.MethodsNonLive<StorageBackend>,
   { through, read, write }: { readonly through: Through; readonly write: string; readonly read: string }
@@ -65,25 +66,25 @@ export const ambiguityCases = (
     )
   }
 
-  it.effect("8 writers with 10% lost: what is acknowledged is there, and no conflict is false", () =>
+  it.effect("8 writers with 10% lost find every acknowledged write, and meet no false conflict", () =>
     Effect.gen(function* () {
       const random = randomFrom(newSeed("8 writers"))
       const { backend } = yield* through((isWrite) => (isWrite && random() < 0.1 ? "lose" : "pass"))
       const direct = yield* StorageBackend
       const key = newKey()
       yield* direct.put(key, "[]")
-      const told = { acknowledged: new Set<string>(), unknown: new Set<string>(), conflict: new Set<string>() }
+      const outcomes = { acknowledged: new Set<string>(), unknown: new Set<string>(), conflict: new Set<string>() }
       const add = (name: string) =>
         Effect.gen(function* () {
           const record = yield* direct.get(key)
           const applied: Array<string> = JSON.parse(record.data)
           yield* backend.putIfVersion(key, JSON.stringify([...applied, name]), record)
-          told.acknowledged.add(name)
+          outcomes.acknowledged.add(name)
         }).pipe(
-          Effect.catchTag("VersionConflict", () => Effect.sync(() => told.conflict.add(name))),
+          Effect.catchTag("VersionConflict", () => Effect.sync(() => outcomes.conflict.add(name))),
           Effect.catchTag("Backend", (error) => {
             assertUnknown(error)
-            return Effect.sync(() => told.unknown.add(name))
+            return Effect.sync(() => outcomes.unknown.add(name))
           })
         )
       yield* Effect.forEach(
@@ -92,20 +93,21 @@ export const ambiguityCases = (
         { concurrency: "unbounded", discard: true }
       )
       const final: Array<string> = JSON.parse((yield* direct.get(key)).data)
-      const [acknowledged, unknown] = [told.acknowledged.size, told.unknown.size]
+      const [acknowledged, unknown] = [outcomes.acknowledged.size, outcomes.unknown.size]
       console.log(
-        `8 writers: ${acknowledged} acknowledged, ${told.conflict.size} conflicts, ${unknown} unknown, counter ${final.length}`
+        `8 writers: ${acknowledged} acknowledged, ${outcomes.conflict.size} conflicts, ${unknown} unknown, ` +
+          `counter ${final.length}`
       )
       assert.strictEqual(new Set(final).size, final.length, "a write was applied twice")
       assert.isAtLeast(final.length, acknowledged)
       assert.isAtMost(final.length, acknowledged + unknown)
-      for (const name of told.acknowledged) assert.include(final, name)
-      for (const name of told.conflict)
-        assert.notInclude(final, name, "a conflict was told of a write that was applied")
+      for (const name of outcomes.acknowledged) assert.include(final, name)
+      for (const name of outcomes.conflict)
+        assert.notInclude(final, name, "a write that was applied failed with a conflict")
     })
   )
 
-  it.effect("no write after a lost answer wipes out what another wrote or removed since", () =>
+  it.effect("a write whose answer was lost undoes no later write or removal of another client", () =>
     Effect.gen(function* () {
       const direct = yield* StorageBackend
       type Operation = (backend: Faulty["backend"], key: ReturnType<typeof newKey>) => Effect.Effect<unknown, unknown>
@@ -135,7 +137,7 @@ export const ambiguityCases = (
   it.effect("a put or a create whose answer was lost is found by one read", () =>
     Effect.gen(function* () {
       const direct = yield* StorageBackend
-      yield* direct.put(newKey(), "so that the engine has all that it needs for a write")
+      yield* direct.put(newKey(), "so that the engine is ready for writes")
       for (const expected of [undefined, 0] as const) {
         const key = newKey()
         const { backend, requests } = yield* through(first("lose"))
@@ -148,7 +150,7 @@ export const ambiguityCases = (
     })
   )
 
-  it.effect("where every answer is lost the outcome is unknown, and a read tells", () =>
+  it.effect("if every answer is lost, the outcome is unknown, and a read shows it", () =>
     Effect.gen(function* () {
       const direct = yield* StorageBackend
       const key = newKey()

@@ -3,7 +3,7 @@ import type { AddressInfo } from "node:net"
 import { Effect } from "effect"
 import type { Fate } from "./ambiguity.ts"
 
-/** An answer that the engine itself can't be brought to. */
+/** An answer that the tests can't make the engine itself give. */
 export interface Answer {
   readonly status: number
   readonly type: string
@@ -11,8 +11,8 @@ export interface Answer {
 }
 
 /**
- * A proxy on loopback between a client and DynamoDB, which decides the fate of each request by its name, `UpdateItem`
- * for one.
+ * A proxy on loopback between a client and DynamoDB. It decides the fate of each request by its name, for example
+ * `UpdateItem`.
  */
 export const dynamoDbProxy = (target: string, fateOf: (operation: string) => Fate | Answer) =>
   Effect.acquireRelease(

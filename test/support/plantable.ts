@@ -4,12 +4,12 @@ import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 
-/** Puts a record into the store beside the service, as another client of an engine would. */
+/** Stores a record without the service, as another client of an engine would. */
 export class Plant extends Context.Service<Plant, (key: StorageKey, record: StoredRecord) => void>()("test/Plant") {}
 
 export const plant = (key: StorageKey, record: StoredRecord) => Effect.map(Plant, (plant) => plant(key, record))
 
-/** The in-memory backend with `Plant`, and with its engine or the service changed. */
+/** The backend in memory with `Plant`, and with changes to its engine or its service. */
 export const layerPlantable = (
   changeEngine: (engine: Engine) => Partial<Engine> = () => ({}),
   changeService: (backend: StorageBackend["Service"]) => Partial<StorageBackend["Service"]> = () => ({})
