@@ -2,7 +2,7 @@
  * A worker and a client of tasks, in separate processes that share only the storage.
  *
  * The task counts, and asks for a name in the middle. Its worker is killed while the task waits. The client answers
- * while there is no worker at all. Another worker continues the task from its stored state. A second task is cancelled
+ * while no worker runs. Another worker continues the task from its stored state. A second task is cancelled
  * while its worker works on it.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"

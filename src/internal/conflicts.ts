@@ -14,7 +14,7 @@ type Step = (
 ) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
 
 /**
- * Runs an attempt at a compare-and-set until there is no conflict, or until the schedule is spent. The attempt returns
+ * Runs an attempt at a compare-and-set until it meets no conflict, or until the schedule is spent. The attempt returns
  * its conflict as a value. A `VersionConflict` with which another Effect of the attempt fails is not retried.
  *
  * The first retry does not wait. It gets the record that the conflict carried. After a sleep, that record would be

@@ -13,7 +13,7 @@ export const steadyPort: Effect.Effect<number> = Effect.callback((resume) => {
     .listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(port))))
 })
 
-/** Starts a Redis for one test, with some settings, and returns its URL. */
+/** Starts a Redis for a test, with some settings, and returns its URL. */
 export const newServer = Effect.fnUntraced(function* (...settings: ReadonlyArray<string>) {
   return yield* RedisServer.startIn(yield* newFolder, yield* freePort, "--save", "", ...settings)
 })
