@@ -7,7 +7,7 @@ const { DYNAMODB_ENDPOINT, MUTATE_TESTS, REDIS_URL } = process.env
 export default defineConfig({
   test: {
     include: MUTATE_TESTS?.split(",") ?? [],
-    exclude: ["test/{package,docs,types}.test.ts", "test/**/*.{processes,kills}.test.ts"],
+    exclude: ["test/{package,docs}.test.ts", "test/**/*.{processes,kills}.test.ts"],
     provide: {
       dynamoDbEndpoint: DYNAMODB_ENDPOINT,
       redisUrl: REDIS_URL,

@@ -156,8 +156,8 @@ export interface Chunk {
 }
 
 /**
- * What an engine does. Each function is one request, one atomic step and one attempt. It fails with `Backend` alone, and
- * says by its `outcome` whether the engine may have applied the request; a refusal is a value. `nowSeconds` is the
+ * What an engine does. Each function is one request, one atomic step and one attempt. It fails with `Backend` alone,
+ * and says by its `outcome` whether the engine may have applied the request; a refusal is a value. `nowSeconds` is the
  * instant, in epoch seconds, by which a record has expired or not: it has if its `expiresAtSeconds` is at or before it.
  *
  * A function is called only while the operation runs, so it may do its work at once and return a finished Effect.
@@ -217,8 +217,8 @@ export interface MakeOptions {
   /** How a transient failure is retried. */
   readonly retrySchedule?: Schedule.Schedule<unknown, StorageError.Backend> | undefined
   /**
-   * For an engine across a network: a span for each operation, and counters of requests, retries, ambiguous attempts and
-   * conflicts, named by OpenTelemetry's semantic conventions for databases. In memory they would cost more than the
+   * For an engine across a network: a span for each operation, and counters of requests, retries, ambiguous attempts
+   * and conflicts, named by OpenTelemetry's semantic conventions for databases. In memory they would cost more than the
    * operations.
    */
   readonly telemetry?: { readonly system: string; readonly collection: string } | undefined
@@ -280,8 +280,8 @@ export const isAsExpected = (
 }
 
 /**
- * Makes the service out of an engine. It adds what all backends share: the clock, the checks of data and sizes, write ids,
- * the loop over lost answers, cursors, errors and telemetry.
+ * Makes the service out of an engine. It adds what all backends share: the clock, the checks of data and sizes, write
+ * ids, the loop over lost answers, cursors, errors and telemetry.
  *
  * @example
  * ```ts

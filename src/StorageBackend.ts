@@ -1,6 +1,6 @@
 /**
- * Versioned records with compare-and-set, time to live and owner isolation: the small service that every engine supplies
- * as a Layer, and that the rest of this library stands on.
+ * Versioned records with compare-and-set, time to live and owner isolation: the small service that every engine
+ * supplies as a Layer, and that the rest of this library stands on.
  *
  * Applications mostly use `VersionedStore`, which adds Schemas and retries. To write a backend, start at `Engine.make`.
  */
@@ -139,8 +139,8 @@ export class StorageBackend extends Context.Service<
     ) => Effect.Effect<void, StorageError.RecordNotFound | StorageError.VersionConflict | StorageError.Backend>
 
     /**
-     * Reads one page of an owner's records whose ids start with a prefix, in id order. One request, and at most three more
-     * to fill the page if it meets expired records. A limit that is not an integer from 1 to 1,000 is a defect.
+     * Reads one page of an owner's records whose ids start with a prefix, in id order. One request, and at most three
+     * more to fill the page if it meets expired records. A limit that is not an integer from 1 to 1,000 is a defect.
      */
     readonly listByPrefix: (
       prefix: StoragePrefix,
@@ -153,7 +153,8 @@ export class StorageBackend extends Context.Service<
 >()("effect-versioned-store/StorageBackend") {}
 
 /**
- * The most bytes of UTF-8 that one record's data may take by default: DynamoDB's limit of an item, less room for its key.
+ * The most bytes of UTF-8 that one record's data may take by default: DynamoDB's limit of an item, less room for its
+ * key.
  *
  * @category configuration
  * @since 0.1.0
@@ -186,8 +187,8 @@ export const maxVersion = Number.MAX_SAFE_INTEGER
 export const defaultRetrySchedule: Schedule.Schedule<unknown> = backoff("25 millis", 10)
 
 /**
- * Runs `cleanupExpired` at once and then on a schedule, every minute by default, for as long as the Layer lives. It is for
- * engines that do not remove expired records by themselves. If a run fails, it logs a warning and goes on.
+ * Runs `cleanupExpired` at once and then on a schedule, every minute by default, for as long as the Layer lives. It is
+ * for engines that do not remove expired records by themselves. If a run fails, it logs a warning and goes on.
  *
  * @example
  * ```ts

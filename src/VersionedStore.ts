@@ -1,8 +1,8 @@
 /**
  * Records typed by a Schema, on the backend that the Layer below provides. This is what applications use.
  *
- * Every change of a record is a compare-and-set on the record that was read, and a retry schedule wraps it. However many
- * fibers, processes and machines change one record at once, each change is made on the outcome of the one before.
+ * Every change of a record is a compare-and-set on the record that was read, and a retry schedule wraps it. However
+ * many fibers, processes and machines change one record at once, each change is made on the outcome of the one before.
  */
 import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
@@ -135,8 +135,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   readonly get: (key: Key) => Effect.Effect<Record<A>, ReadError | StorageError.RecordNotFound, RD>
 
   /**
-   * Writes a record if there is none, and fails with `AlreadyExists` if there is one. If the record has expired, `create`
-   * overwrites it. One request.
+   * Writes a record if there is none, and fails with `AlreadyExists` if there is one. If the record has expired,
+   * `create` overwrites it. One request.
    *
    * @example
    * ```ts
@@ -208,9 +208,9 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<Record<A>, Exclude<UpdateError, StorageKey.InvalidKey>, RE>
 
   /**
-   * Reads a record, applies a function, and writes the outcome by compare-and-set. After a conflict the function runs again
-   * on the newest record. It keeps the expiry unless it gives another. Two requests; a first conflict takes one more, and
-   * each later one two more.
+   * Reads a record, applies a function, and writes the outcome by compare-and-set. After a conflict the function runs
+   * again on the newest record. It keeps the expiry unless it gives another. Two requests; a first conflict takes one
+   * more, and each later one two more.
    *
    * @example
    * ```ts
@@ -258,8 +258,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<Record<A>, UpdateError | E, RD | RE | R>
 
   /**
-   * Like `update`, with a function that may decide to write nothing. If it returns None, the record stays as it is and is
-   * returned, for one request.
+   * Like `update`, with a function that may decide to write nothing. If it returns None, the record stays as it is and
+   * is returned, for one request.
    *
    * @example
    * ```ts
@@ -332,8 +332,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<B, UpdateError | E, RD | RE | R>
 
   /**
-   * Like `modify`, with a function that may decide to write nothing: if it returns None beside its result, the record stays
-   * as it is, for one request.
+   * Like `modify`, with a function that may decide to write nothing: if it returns None beside its result, the record
+   * stays as it is, for one request.
    *
    * @example
    * ```ts
@@ -681,8 +681,8 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
 }
 
 /**
- * The core of all updates: returns what the function returned beside the next value, and the record as written, or as it
- * is if there is no next value. If there is no record, `onAbsent` says what to create, or fails.
+ * The core of all updates: returns what the function returned beside the next value, and the record as written, or as
+ * it is if there is no next value. If there is no record, `onAbsent` says what to create, or fails.
  */
 const makeChange = <S extends Schema.Constraint>(
   backend: StorageBackend["Service"],

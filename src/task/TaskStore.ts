@@ -1,9 +1,9 @@
 /**
  * Durable tasks: the life of a long-running operation, by the Model Context Protocol's task lifecycle (specification of
- * 2025-11-25), on any backend. Owners are kept apart, tasks expire, and each owner has only so many.
+ * 2025-11-25), on any backend. Owners are kept apart, tasks expire, and each owner has a limited number of them.
  *
- * Every change is one compare-and-set under a retry schedule, and is checked again on each try: of two completions that
- * race, one wins and the other is an `InvalidTransition`.
+ * Every change is one compare-and-set under a retry schedule, and each try checks again whether it is allowed. If two
+ * completions race, one wins and the other fails with `InvalidTransition`.
  */
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
@@ -17,75 +17,119 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { retryConflicts } from "../internal/conflicts.ts"
 import { checkLimit } from "../internal/options.ts"
 import { lastMillisecond, toMillis } from "../internal/time.ts"
-import { byteLength, isLongerThan } from "../internal/utf8.ts"
 import { StorageBackend, type VersionedRecord } from "../StorageBackend.ts"
 import { type Backend, type CapacityExceeded, type InvalidCursor, VersionConflict } from "../StorageError.ts"
 import * as StorageKey from "../StorageKey.ts"
 import * as StoragePrefix from "../StoragePrefix.ts"
+import * as UpdateLoop from "../update/loop.ts"
 import * as VersionedStore from "../VersionedStore.ts"
-import * as Json from "./internal/json.ts"
 import { placeUntil } from "./internal/ledger.ts"
-import * as Places from "./internal/places.ts"
+import * as Quota from "./internal/quota.ts"
+import * as Rules from "./internal/rules.ts"
 import * as RunApart from "./internal/runApart.ts"
 import { isReserved, readTask } from "./internal/stored.ts"
 import * as Task from "./Task.ts"
 import * as TaskError from "./TaskError.ts"
 
-/** Which task, and whose it must be. */
+/**
+ * The address of a task: its id, and the owner that it must belong to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TaskKey {
   readonly ownerId: string
   readonly taskId: string
 }
 
-/** What a task is created with. */
+/**
+ * How a task is created.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface CreateOptions {
   readonly ownerId: string
-  /** The method of the request that makes the task, `tools/call` for one. */
+  /** The method of the request that makes the task, for example `tools/call`. */
   readonly requestMethod: string
-  /** How long the task lives; the store's `defaultTtl` where it is left out. */
+  /** How long the task lives; the store's `defaultTtl` if it is left out. */
   readonly ttl?: Duration.Input | undefined
 }
 
-/** Which of an owner's tasks are listed. */
+/**
+ * Which of an owner's tasks are listed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface ListOptions {
   readonly ownerId: string
-  /** The most tasks of one page, from 1 to 1,000; 100 by default. */
+  /** The most tasks in one page, from 1 to 1,000; 100 by default. */
   readonly limit?: number | undefined
-  /** Where the page before ended. */
+  /** The cursor of the previous page. */
   readonly cursor?: string | undefined
 }
 
-/** One page of an owner's tasks. */
+/**
+ * One page of an owner's tasks.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Page {
   readonly tasks: ReadonlyArray<Task.TaskRecord>
   /**
-   * The ids of this page's records that can't be read as tasks, for example since a later version wrote them. Each is
+   * The ids of this page's records that can't be read as tasks, for example because a later version wrote them. Each is
    * logged once. `remove` removes them.
    */
   readonly unreadable: ReadonlyArray<string>
-  /** Leads to the next page. A page may be short or even empty and have one: only its absence is the end. */
+  /** Leads to the next page. A page may be short or empty and still have a cursor. You are done when there is none. */
   readonly cursor: string | undefined
 }
 
-/** How often a task is looked at. */
+/**
+ * How often a task is read.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface WatchOptions {
-  /** By default every `pollInterval` of the store, for ever. */
+  /** Every `pollInterval` of the store by default, for ever. */
   readonly schedule?: Schedule.Schedule<unknown> | undefined
 }
 
-/** What every operation can raise. */
+/**
+ * What every operation may fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type AccessError = StorageKey.InvalidKey | TaskError.AnonymousOwner | Backend
 
-/** What reading a task can raise. */
+/**
+ * What reading a task may fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ReadError = AccessError | TaskError.TaskNotFound
 
-/** What changing a task can raise. */
+/**
+ * What changing a task may fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ChangeError = ReadError | TaskError.TaskExpired | TaskError.ConcurrentModification | CapacityExceeded
 
-/** What storing a result, an error or inputs can raise besides. */
+/**
+ * What storing a result, an error or inputs may fail with as well.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type PayloadError = TaskError.InvalidPayload | TaskError.PayloadTooLarge
 
 /**
@@ -108,13 +152,16 @@ export type PayloadError = TaskError.InvalidPayload | TaskError.PayloadTooLarge
  * const layer = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
  * assert.deepStrictEqual(Effect.runSync(program.pipe(Effect.provide(layer))), { content: [] })
  * ```
+ *
+ * @category services
+ * @since 0.1.0
  */
 export class TaskStore extends Context.Service<
   TaskStore,
   {
     /**
-     * Creates a task that works. Two requests, however many tasks the owner has: one takes a place in the owner's limit,
-     * one writes the task. One more if this process has not seen the owner's places yet.
+     * Creates a task with status `working`. Two requests, however many tasks the owner has: one takes a place in the
+     * owner's limit, and one writes the task. One more if this process has not seen the owner's places yet.
      *
      * If the creation fails or is interrupted, its place comes free again, unless the task was created. Only if the
      * process dies in between, or a write's outcome stays `unknown`, the place may stay taken until the task's expiry.
@@ -127,8 +174,8 @@ export class TaskStore extends Context.Service<
     >
 
     /**
-     * The task as it now is. If its record can't be read as a task, this fails with `Backend` of the reason `Corrupt`,
-     * which names the record and the field. One request.
+     * Reads a task as it is now. If its record can't be read as a task, this fails with `Backend` of the reason
+     * `Corrupt`, which names the record and the field. One request.
      */
     readonly get: (key: TaskKey) => Effect.Effect<Task.TaskRecord, ReadError>
 
@@ -146,21 +193,24 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | TaskError.PayloadTooLarge>
 
     /**
-     * Merges variables into the task's, also of one that has ended; null takes one away. Nothing is written unless all of it
-     * may be. Two requests.
+     * Merges variables into the task's, also if it has ended. Null takes a variable away. If one of them can't be
+     * stored, nothing is written. Two requests.
      */
     readonly setVariables: (
       key: TaskKey,
       variables: Readonly<Record<string, Schema.Json>>
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.VariablesTooLarge | TaskError.InvalidVariables>
 
-    /** Stores the result, also of a task that has ended without one. It is never replaced after the end. Two requests. */
+    /**
+     * Stores the result, also of a task that has ended without one. After the end a result is never replaced. Two
+     * requests.
+     */
     readonly setResult: (
       key: TaskKey,
       result: Schema.Json
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** The result of a task that has ended, null where it has none. One request. */
+    /** Returns the result of a task that has ended, or null if it has none. One request. */
     readonly getResult: (key: TaskKey) => Effect.Effect<Schema.Json, ReadError | TaskError.TaskNotReady>
 
     /** Ends a task and stores its result, in one write. A status that is not terminal is a defect. Two requests. */
@@ -173,18 +223,21 @@ export class TaskStore extends Context.Service<
       }
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** Stores the JSON-RPC error, also of a task that has failed without one. It is never replaced after the end. */
+    /**
+     * Stores the JSON-RPC error, also of a task that has ended without one. After the end an error is never replaced.
+     * Two requests.
+     */
     readonly setError: (
       key: TaskKey,
       error: Schema.Json
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** The JSON-RPC error, where the task has one. One request. */
+    /** Returns the JSON-RPC error, if the task has one. One request. */
     readonly getError: (key: TaskKey) => Effect.Effect<Option.Option<Schema.Json>, ReadError>
 
     /**
-     * Asks the client for inputs: stores the requests and moves the task to `input_required`, in one write. A key is never
-     * used twice in a task's life. Two requests.
+     * Asks the client for inputs: stores the requests and moves the task to `input_required`, in one write. If a key
+     * was used before in the task's life, it fails with `InputKeyReused`. Two requests.
      */
     readonly recordInputRequests: (
       key: TaskKey,
@@ -195,20 +248,20 @@ export class TaskStore extends Context.Service<
     >
 
     /**
-     * Takes the client's answers to what is outstanding, and ignores all others; what was answered is never replaced. The
-     * last answer moves the task back to `working`, in the same write. Two requests, one where nothing was taken.
+     * Takes the client's answers to outstanding requests, and ignores all others. An answer is never replaced. The last
+     * answer moves the task back to `working`, in the same write. Two requests; one if no answer is taken.
      */
     readonly deliverInputs: (
       key: TaskKey,
       responses: Readonly<Record<string, Schema.Json>>
     ) => Effect.Effect<Task.InputDelivery, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** What the client is asked for and what it has answered. One request. */
+    /** Returns what the client is asked for, and what it has answered. One request. */
     readonly inputSnapshot: (key: TaskKey) => Effect.Effect<Task.InputSnapshot, ReadError>
 
     /**
-     * One page of an owner's tasks, newest first. Records that can't be read as tasks are left out, and their ids are in
-     * `unreadable`. One request, as for a page of any listing.
+     * Reads one page of an owner's tasks, newest first. Records that can't be read as tasks are left out, and their ids
+     * are in `unreadable`. One request, as for a page of any listing.
      */
     readonly list: (options: ListOptions) => Effect.Effect<Page, AccessError | InvalidCursor>
 
@@ -219,19 +272,19 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | TaskError.PayloadTooLarge>
 
     /**
-     * Removes a task, whatever its status, and frees its place in the owner's limit. If the place can't be freed at once,
-     * that is tried again in the background. Three requests.
+     * Removes a task, whatever its status, and frees its place in the owner's limit. If the place can't be freed at
+     * once, that is tried again in the background. Three requests.
      *
      * A record that can't be read as a task is removed too. Its place then comes free when the task would have expired.
      */
     readonly remove: (key: TaskKey) => Effect.Effect<void, ReadError | TaskError.ConcurrentModification>
 
-    /** Physically removes what has expired, where the engine does not do it by itself; returns how many records. */
+    /** Physically removes expired records if the engine does not do it by itself. Returns how many it removed. */
     readonly cleanupExpired: Effect.Effect<number, Backend>
 
     /**
-     * Looks at a task until it has ended, as often as a schedule says. Where the schedule is spent before that, it fails
-     * with `TaskNotReady`; where the task expires before that, with `TaskExpired`. One request a look.
+     * Reads a task until it has ended, as often as a schedule says. If the schedule is spent before that, it fails with
+     * `TaskNotReady`. If the task expires before that, it fails with `TaskExpired`. One request a read.
      */
     readonly awaitTerminal: (
       key: TaskKey,
@@ -239,8 +292,8 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ReadError | TaskError.TaskExpired | TaskError.TaskNotReady>
 
     /**
-     * The task now, and again whenever it is seen to have changed, up to its end. Where it expires before that, the stream
-     * fails with `TaskExpired`; where the schedule is spent, the stream ends. One request a look.
+     * Emits the task as it is now, and again each time that a read finds it changed, up to its end. If it expires
+     * before that, the stream fails with `TaskExpired`. If the schedule is spent, the stream ends. One request a read.
      */
     readonly changes: (
       key: TaskKey,
@@ -249,13 +302,18 @@ export class TaskStore extends Context.Service<
   }
 >()("effect-versioned-store/TaskStore") {}
 
-/** How a store is set up. */
+/**
+ * How a task store is set up.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options {
-  /** How long a task lives unless its creator says, at most `maxTtl`; 1 hour by default, `"Infinity"`: for ever. */
+  /** How long a task lives by default, at most `maxTtl`; 1 hour by default, for ever if it is `"Infinity"`. */
   readonly defaultTtl?: Duration.Input | undefined
-  /** The longest life that a creator may ask for; 24 hours by default, `"Infinity"`: no limit. */
+  /** The longest life that a creator may ask for; 24 hours by default, without limit if it is `"Infinity"`. */
   readonly maxTtl?: Duration.Input | undefined
-  /** How long an expired task can still be read; 1 hour by default, 0: not at all. */
+  /** How long an expired task can still be read; 1 hour by default, not at all if it is 0. */
   readonly grace?: Duration.Input | undefined
   /** The most bytes that a task's variables take as JSON, all together; 1 MiB by default. A backend may hold less. */
   readonly maxVariablesBytes?: number | undefined
@@ -268,26 +326,129 @@ export interface Options {
    * default. A backend may hold less.
    */
   readonly maxPayloadBytes?: number | undefined
-  /** How deeply a result, an error, an input request or response may be nested; 100 by default, and never more than 1,000. */
+  /**
+   * How deeply a result, an error, an input request or response may be nested; 100 by default, and never more than
+   * 1,000.
+   */
   readonly maxPayloadDepth?: number | undefined
   /**
-   * The most tasks that an owner has at a time; 100 by default. It is never passed. Up to 512 it is exact to the second: a
-   * place comes free in the second in which its task expires. Above 512 a place may stay taken for another 2% of its
-   * task's life.
+   * The most tasks that an owner has at a time; 100 by default. It is never passed. Up to 512 it is exact to the
+   * second: a place comes free in the second in which its task expires. Above 512 a place may stay taken for another 2%
+   * of its task's life.
    */
   readonly maxTasksPerOwner?: number | undefined
-  /** How often clients are told to look; 500 ms by default. */
+  /** How long clients should wait between two reads; 500 ms by default. */
   readonly pollInterval?: Duration.Input | undefined
-  /** Whether owners may be nobody, which is `""` or `"local"`; false by default. */
+  /** Whether the anonymous owners `""` and `"local"` may have tasks; false by default. */
   readonly allowAnonymous?: boolean | undefined
   /** How conflicts are retried; `VersionedStore.defaultRetrySchedule` by default. */
   readonly retrySchedule?: Schedule.Schedule<unknown, VersionConflict> | undefined
 }
 
-/** The owner of those who are not signed in, as pmcp-tasks names it. */
+/** The owner of tasks of anonymous clients, as pmcp-tasks names it. */
 const localOwner = "local"
 
-const make = Effect.fnUntraced(function* ({
+const make = Effect.fnUntraced(function* (options: Options) {
+  const settings = resolve(options)
+  const backend = yield* StorageBackend
+  const tasks = makeTasks(backend, settings)
+  const { change, changeRecord, get } = tasks
+  const { changes, awaitTerminal } = makeWatch(tasks.read, settings.pollMillis)
+  const { limits } = settings
+
+  const updateStatus = (key: TaskKey, status: Task.Status, statusMessage?: string) =>
+    change(key, () => Rules.updateStatus(key.taskId, "updateStatus", Task.Status, status, statusMessage, limits))
+
+  return TaskStore.of({
+    ...(yield* makeLife(backend, tasks, settings)),
+    get,
+    updateStatus,
+    setStatusMessage: (key, message) => change(key, () => Rules.setStatusMessage(key.taskId, message, limits)),
+    setVariables: (key, variables) =>
+      change(key, () => Result.succeed(Rules.setVariables(key.taskId, variables, limits))),
+    setResult: (key, result) => change(key, () => Rules.setResult(key.taskId, result, limits)),
+    getResult: (key) =>
+      Effect.flatMap(get(key), ({ result, task: { status, taskId } }) =>
+        Task.isTerminal(status) ? Effect.succeed(result) : Effect.fail(new TaskError.TaskNotReady({ taskId, status }))
+      ),
+    completeWithResult: (key, outcome) => change(key, () => Rules.completeWithResult(key.taskId, outcome, limits)),
+    setError: (key, error) => change(key, () => Rules.setError(key.taskId, error, limits)),
+    getError: (key) => Effect.map(get(key), ({ error }) => Option.fromNullishOr(error)),
+    recordInputRequests: (key, requests) => change(key, () => Rules.recordInputRequests(key.taskId, requests, limits)),
+    deliverInputs: (key, responses) =>
+      Effect.map(changeRecord(key, Rules.deliverInputs(key.taskId, responses, limits)), ({ delivery }) => delivery),
+    inputSnapshot: (key) => Effect.map(get(key), Task.inputSnapshot),
+    list: makeList(backend, tasks.ownerOf),
+    cancel: (key, statusMessage) => updateStatus(key, "cancelled", statusMessage),
+    cleanupExpired: backend.cleanupExpired,
+    awaitTerminal,
+    changes
+  })
+})
+
+/**
+ * The task store with its defaults, on the backend that the Layer below provides.
+ *
+ * @example
+ * ```ts
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Layer } from "effect"
+ *
+ * export const Tasks = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<TaskStore, never, StorageBackend> = Layer.effect(
+  TaskStore,
+  Effect.suspend(() => make({}))
+)
+
+/**
+ * The task store with other settings.
+ *
+ * @example
+ * ```ts
+ * import { TaskStore } from "effect-versioned-store"
+ *
+ * export const Tasks = TaskStore.layerWith({ defaultTtl: "10 minutes", maxTasksPerOwner: 1000 })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerWith = (options: Options): Layer.Layer<TaskStore, never, StorageBackend> =>
+  Layer.effect(TaskStore, make(options))
+
+/**
+ * The task store with settings from configuration.
+ *
+ * @example
+ * ```ts
+ * import { TaskStore } from "effect-versioned-store"
+ * import { Config } from "effect"
+ *
+ * export const Tasks = TaskStore.layerConfig({
+ *   maxTasksPerOwner: Config.withDefault(Config.Int("TASKS_PER_OWNER"), 100),
+ *   maxTtl: Config.withDefault(Config.Duration("TASKS_MAX_TTL"), undefined)
+ * })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<TaskStore, Config.ConfigError, StorageBackend> =>
+  Layer.effect(TaskStore, Effect.flatMap(Config.unwrap(options), make))
+
+// -----------------------------------------------------------------------------
+
+type Settings = ReturnType<typeof resolve>
+
+/** The options with their defaults, checked. */
+const resolve = ({
   allowAnonymous = false,
   defaultTtl = "1 hour",
   grace = "1 hour",
@@ -300,144 +461,207 @@ const make = Effect.fnUntraced(function* ({
   maxVariablesDepth = 10,
   pollInterval = "500 millis",
   retrySchedule = VersionedStore.defaultRetrySchedule
-}: Options) {
-  const limits = { maxPayloadBytes, maxPayloadDepth, maxStringBytes, maxVariablesBytes, maxVariablesDepth }
+}: Options) => {
+  const limits: Rules.Limits = {
+    maxPayloadBytes,
+    maxPayloadDepth,
+    maxStringBytes,
+    maxVariablesBytes,
+    maxVariablesDepth
+  }
   for (const [name, limit] of Object.entries({ ...limits, maxTasksPerOwner })) checkLimit(name, limit)
-  const defaultMillis = wholeMillis("defaultTtl", defaultTtl)
-  const maxMillis = wholeMillis("maxTtl", maxTtl)
-  const graceMillis = wholeMillis("grace", grace)
   const pollMillis = wholeMillis("pollInterval", pollInterval)
   if (!Number.isSafeInteger(pollMillis)) {
     throw new RangeError(`pollInterval must be a finite duration, such as "5 seconds": it is ${pollMillis} ms`)
   }
+  return {
+    allowAnonymous,
+    limits,
+    maxTasksPerOwner,
+    defaultMillis: wholeMillis("defaultTtl", defaultTtl),
+    maxMillis: wholeMillis("maxTtl", maxTtl),
+    graceMillis: wholeMillis("grace", grace),
+    pollMillis,
+    retrySchedule
+  }
+}
 
-  const backend = yield* StorageBackend
-  const places = yield* Places.make(maxTasksPerOwner)
-  const runApart = yield* RunApart.make
-  const warned = new Set<string>()
+const wholeMillis = (name: string, duration: Duration.Input): number => Math.ceil(toMillis(name, duration))
 
-  /** The owner in whose name the storage is asked. */
+type Tasks = ReturnType<typeof makeTasks>
+
+/** Where tasks are, and how they are read and changed. */
+const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySchedule }: Settings) => {
+  /** The owner in the storage. */
   const ownerOf = (ownerId: string): Effect.Effect<string, AccessError> => {
     if (ownerId !== "" && ownerId !== localOwner) return Effect.succeed(ownerId)
     return allowAnonymous ? Effect.succeed(localOwner) : Effect.fail(new TaskError.AnonymousOwner({}))
   }
 
-  /** Where a task is stored. An id that no task can have is that of none. */
+  /** Where a task is stored. If no task can have the id, there is no such task. */
   const locate = Effect.fnUntraced(function* ({ ownerId, taskId: id }: TaskKey) {
     const owner = yield* ownerOf(ownerId)
     const key = StorageKey.make({ owner, id })
     if (Result.isFailure(key) && key.failure.part === "owner") return yield* key.failure
-    if (Result.isFailure(key) || isReserved(id)) return yield* new TaskError.TaskNotFound({ taskId: String(id) })
+    if (Result.isFailure(key) || isReserved(id)) return yield* notFound(String(id))
     return key.success
   })
 
-  /** The task in a stored record, whose absence looks the same as that of the record. */
-  const taskIn = (stored: VersionedRecord): Effect.Effect<Task.TaskRecord, TaskError.TaskNotFound | Backend> => {
-    const task = readTask(stored)
-    if (Result.isFailure(task)) return Effect.fail(task.failure)
-    return task.success === undefined
-      ? Effect.fail(new TaskError.TaskNotFound({ taskId: stored.key.id }))
-      : Effect.succeed(task.success)
-  }
-
-  const read = (key: StorageKey.StorageKey) =>
-    Effect.catchTag(backend.get(key), "RecordNotFound", () =>
-      Effect.fail(new TaskError.TaskNotFound({ taskId: key.id }))
-    )
-
-  /** The task as it now is, and its version. */
-  const look = Effect.fnUntraced(function* (taskKey: TaskKey) {
-    const stored = yield* read(yield* locate(taskKey))
+  /** The task as it is now, and its version. */
+  const read = Effect.fnUntraced(function* (taskKey: TaskKey) {
+    const key = yield* locate(taskKey)
+    const stored = yield* Effect.catchTag(backend.get(key), "RecordNotFound", () => Effect.fail(notFound(key.id)))
     return { record: yield* taskIn(stored), version: stored.version }
   })
 
-  const get = (key: TaskKey) => Effect.map(look(key), ({ record }) => record)
-
-  /** The one way in which a task is changed. `f` may fail with `Unchanged`, to write nothing. */
-  const modify = Effect.fnUntraced(function* <A, E>(
+  /** Changes a task by a function that returns the changed task as `next`, or none to write nothing. */
+  const changeRecord = Effect.fnUntraced(function* <A extends { readonly next: Task.TaskRecord | undefined }, E>(
     taskKey: TaskKey,
-    f: (record: Task.TaskRecord) => Effect.Effect<readonly [A, Task.TaskRecord], E>
+    rule: (record: Task.TaskRecord) => Result.Result<A, E>
   ) {
     const key = yield* locate(taskKey)
-    const attempt = Effect.fnUntraced(function* (carried: VersionedRecord | undefined) {
-      const stored = carried ?? (yield* read(key))
+    const decide = Effect.fnUntraced(function* (stored: VersionedRecord | undefined) {
+      if (stored === undefined) return yield* notFound(key.id)
       const record = yield* taskIn(stored)
       const now = yield* DateTime.now
-      yield* notExpired(record, now)
-      const [answer, { task, ...rest }] = yield* f(record)
-      const changed = { ...rest, task: { ...task, lastUpdatedAt: DateTime.formatIso(now) } }
-      const data = yield* encode(changed)
-      return yield* backend.putIfVersion(key, data, stored, { expiresAt: stored.expiresAt }).pipe(
-        Effect.as(Result.succeed([answer, changed] as const)),
-        Effect.catchTags({
-          VersionConflict: (conflict) => Effect.succeed(Result.fail(conflict)),
-          RecordNotFound: () => Effect.fail(new TaskError.TaskNotFound({ taskId: key.id })),
-          InvalidData: Effect.die
-        })
-      )
+      const expired = Rules.expiredError(record, now)
+      if (expired !== undefined) return yield* expired
+      const ruled = yield* Effect.fromResult(rule(record))
+      if (ruled.next === undefined) return { _tag: "Keep", answer: ruled } as const
+      const { task, ...rest } = ruled.next
+      const next = { ...rest, task: { ...task, lastUpdatedAt: DateTime.formatIso(now) } }
+      const answer = { ...ruled, next }
+      return { _tag: "Write", data: yield* encode(next), expiresAt: stored.expiresAt, answer: () => answer } as const
     })
-    return yield* retrying(key.id, attempt)
+    return yield* contended(
+      key.id,
+      UpdateLoop.run<A, DecisionError<typeof decide>, never>({ backend, key, decide, retrySchedule })
+    )
   })
 
-  /** Tries a change again until it meets no conflict. */
-  const retrying = <A, E>(
-    taskId: string,
-    attempt: (carried: VersionedRecord | undefined) => Effect.Effect<Result.Result<A, VersionConflict>, E>
-  ): Effect.Effect<A, E | TaskError.ConcurrentModification> =>
-    Effect.mapError(retryConflicts(retrySchedule, attempt), (error) =>
-      error instanceof VersionConflict ? new TaskError.ConcurrentModification({ taskId }) : error
+  /** Changes a task by a rule, and returns it. What the caller gave is checked before the task is read. */
+  const change = <E, P>(key: TaskKey, makeRule: () => Result.Result<Rules.Rule<E>, P>) =>
+    Effect.suspend(() => Effect.fromResult(makeRule())).pipe(
+      Effect.flatMap((rule) => changeRecord(key, (record) => Result.map(rule(record), (next) => ({ next })))),
+      Effect.map(({ next }) => next)
     )
 
-  const update = <E>(key: TaskKey, f: (record: Task.TaskRecord) => Effect.Effect<Task.TaskRecord, E>) =>
-    Effect.map(
-      modify(key, (record) => Effect.map(f(record), (next) => [undefined, next] as const)),
-      ([, record]) => record
-    )
+  return {
+    ownerOf,
+    locate,
+    read,
+    get: (key: TaskKey) => Effect.map(read(key), ({ record }) => record),
+    change,
+    changeRecord
+  }
+}
 
-  /** A change that stores a part of a task, unless that is too deep, too large or not JSON. */
-  const storing = <A, E>(
-    { taskId }: TaskKey,
-    part: TaskError.InvalidPayload["part"],
-    value: unknown,
-    change: Effect.Effect<A, E>
-  ): Effect.Effect<A, E | PayloadError> =>
-    Effect.suspend((): Effect.Effect<A, E | PayloadError> => {
-      const error = payloadError(taskId, part, value, limits)
-      return error === undefined ? change : Effect.fail(error)
+type DecisionError<F extends (...args: never) => unknown> =
+  ReturnType<F> extends Effect.Effect<unknown, infer E, unknown> ? E : never
+
+const notFound = (taskId: string) => new TaskError.TaskNotFound({ taskId })
+
+/** The task in a stored record. If the record is something else, there is no such task. */
+const taskIn = (stored: VersionedRecord): Effect.Effect<Task.TaskRecord, TaskError.TaskNotFound | Backend> => {
+  const task = readTask(stored)
+  if (Result.isFailure(task)) return Effect.fail(task.failure)
+  return task.success === undefined ? Effect.fail(notFound(stored.key.id)) : Effect.succeed(task.success)
+}
+
+/** A conflict that comes out of a change is one of the task. */
+const contended = <A, E>(taskId: string, effect: Effect.Effect<A, E>) =>
+  Effect.mapError(effect, (error) =>
+    error instanceof VersionConflict
+      ? new TaskError.ConcurrentModification({ taskId })
+      : (error as Exclude<E, VersionConflict>)
+  )
+
+/** Creates and removes tasks, each together with its place. */
+const makeLife = Effect.fnUntraced(function* (
+  backend: StorageBackend["Service"],
+  { locate, ownerOf }: Tasks,
+  { defaultMillis, graceMillis, maxMillis, maxTasksPerOwner, pollMillis, retrySchedule }: Settings
+) {
+  const quota = yield* Quota.make(maxTasksPerOwner)
+  const runApart = yield* RunApart.make
+
+  const create = Effect.fnUntraced(function* ({ ownerId, requestMethod, ttl }: CreateOptions) {
+    const owner = yield* ownerOf(ownerId)
+    const wanted = ttl === undefined ? undefined : wholeMillis("ttl", ttl)
+    if (wanted !== undefined && wanted > maxMillis) {
+      return yield* new TaskError.TtlTooLong({ ttl: wanted, limit: maxMillis })
+    }
+    const lifeMillis = wanted ?? Math.min(defaultMillis, maxMillis)
+    const now = yield* Clock.currentTimeMillis
+    const expiryMillis = now + lifeMillis
+    const expires = expiryMillis + graceMillis <= lastMillisecond
+    const [id, time] = [newTaskId(now), isoOf(now)]
+    const place = expires ? placeUntil(maxTasksPerOwner, expiryMillis, lifeMillis) : null
+    const record: Task.TaskRecord = {
+      task: {
+        taskId: id,
+        status: "working",
+        createdAt: time,
+        lastUpdatedAt: time,
+        ttl: Number.isSafeInteger(lifeMillis) ? lifeMillis : null,
+        pollInterval: pollMillis
+      },
+      ownerId: owner,
+      variables: {},
+      result: null,
+      requestMethod,
+      expiresAt: expires ? isoOf(expiryMillis) : null,
+      placeUntil: place
+    }
+    const key = yield* Effect.fromResult(StorageKey.make({ owner, id }))
+    const expiresAt = expires ? DateTime.makeUnsafe(expiryMillis + graceMillis) : undefined
+    // The id is new, so a conflict would be a defect.
+    const creation = Effect.catchTags(backend.putIfVersion(key, yield* encode(record), 0, { expiresAt }), {
+      VersionConflict: Effect.die,
+      RecordNotFound: Effect.die,
+      InvalidData: Effect.die
     })
+    yield* runApart(contended(id, quota.withPlace(owner, place, creation)))
+    return record
+  })
 
-  /** A change that sets the status message, unless that is too long. */
-  const saying = <A, E>(
-    { taskId }: TaskKey,
-    message: string | null | undefined,
-    change: Effect.Effect<A, E>
-  ): Effect.Effect<A, E | TaskError.PayloadTooLarge> =>
-    Effect.suspend((): Effect.Effect<A, E | TaskError.PayloadTooLarge> => {
-      if (message == null) return change
-      if (typeof message !== "string") {
-        return Effect.die(new TypeError(`A status message must be a string: it is of type ${typeof message}`))
-      }
-      return isLongerThan(message, maxStringBytes)
-        ? Effect.fail(
-            new TaskError.PayloadTooLarge({
-              taskId,
-              part: "statusMessage",
-              limit: maxStringBytes,
-              actual: byteLength(message)
-            })
-          )
-        : change
-    })
-
-  const updateStatus = (key: TaskKey, status: Task.Status, statusMessage?: string) =>
-    saying(
+  const remove = Effect.fnUntraced(function* (taskKey: TaskKey) {
+    const key = yield* locate(taskKey)
+    let place: number | null | undefined
+    const decide = (stored: VersionedRecord | undefined) => {
+      const task = stored === undefined ? Result.succeed(undefined) : readTask(stored)
+      if (Result.isFailure(task)) return Effect.succeed({ _tag: "Remove", answer: undefined } as const)
+      return task.success === undefined
+        ? Effect.fail(notFound(key.id))
+        : Effect.succeed({ _tag: "Remove", answer: task.success.placeUntil } as const)
+    }
+    const onLanded = (placeOfTask: number | null | undefined) => {
+      place = placeOfTask
+    }
+    const removal = UpdateLoop.run<number | null | undefined, TaskError.TaskNotFound, never>({
+      backend,
       key,
-      statusMessage,
-      Effect.andThen(
-        checkStatus("updateStatus", Task.Status, status),
-        update(key, (record) => transition(record, status, statusMessage))
-      )
+      decide,
+      retrySchedule,
+      onLanded
+    })
+    yield* contended(key.id, removal).pipe(
+      // A removal writes nothing, so no capacity is exceeded.
+      Effect.catchTag("CapacityExceeded", Effect.die),
+      Effect.onExit(() => (place === undefined ? Effect.void : quota.giveBack(key.owner, place))),
+      runApart
     )
+  })
+
+  return { create, remove }
+})
+
+/** How many unreadable records are remembered as logged. */
+const maxWarned = 10_000
+
+/** Lists an owner's tasks. What can't be read as a task is left out, and logged once. */
+const makeList = (backend: StorageBackend["Service"], ownerOf: Tasks["ownerOf"]) => {
+  const warned = new Set<string>()
 
   const warnOnce = (key: StorageKey.StorageKey, error: Backend) =>
     Effect.suspend(() => {
@@ -447,7 +671,7 @@ const make = Effect.fnUntraced(function* ({
       return Effect.logWarning(`Left out of a list of tasks: ${error.reason.description}`)
     })
 
-  const list = Effect.fnUntraced(function* ({ ownerId, ...page }: ListOptions) {
+  return Effect.fnUntraced(function* ({ ownerId, ...page }: ListOptions) {
     const owner = yield* ownerOf(ownerId)
     const prefix = yield* Effect.fromResult(StoragePrefix.make({ owner, idPrefix: "" }))
     const { cursor, records } = yield* backend.listByPrefix(prefix, { ...page, order: "descending" })
@@ -462,387 +686,44 @@ const make = Effect.fnUntraced(function* ({
     }
     return { tasks, unreadable, cursor }
   })
+}
 
-  const create = Effect.fnUntraced(function* ({ ownerId, requestMethod, ttl }: CreateOptions) {
-    const owner = yield* ownerOf(ownerId)
-    const asked = ttl === undefined ? undefined : wholeMillis("ttl", ttl)
-    if (asked !== undefined && asked > maxMillis) {
-      return yield* new TaskError.TtlTooLong({ ttl: asked, limit: maxMillis })
-    }
-    const lives = asked ?? Math.min(defaultMillis, maxMillis)
-    const now = yield* Clock.currentTimeMillis
-    const ends = now + lives
-    const expires = ends + graceMillis <= lastMillisecond
-    const [id, time] = [newTaskId(now), isoOf(now)]
-    const record: Task.TaskRecord = {
-      task: {
-        taskId: id,
-        status: "working",
-        createdAt: time,
-        lastUpdatedAt: time,
-        ttl: Number.isSafeInteger(lives) ? lives : null,
-        pollInterval: pollMillis
-      },
-      ownerId: owner,
-      variables: {},
-      result: null,
-      requestMethod,
-      expiresAt: expires ? isoOf(ends) : null,
-      placeUntil: expires ? placeUntil(maxTasksPerOwner, ends, lives) : null
-    }
-    const key = yield* Effect.fromResult(StorageKey.make({ owner, id }))
-    const data = yield* encode(record)
-    const expiresAt = expires ? DateTime.makeUnsafe(ends + graceMillis) : undefined
-    // The id is new, so that a conflict would be a defect.
-    const creation = Effect.catchTags(backend.putIfVersion(key, data, 0, { expiresAt }), {
-      VersionConflict: Effect.die,
-      RecordNotFound: Effect.die,
-      InvalidData: Effect.die
-    })
-    yield* runApart(
-      Effect.catchTag(places.withPlace(owner, record.placeUntil ?? null, creation), "VersionConflict", contended(id))
-    )
-    return record
+/** Looks at a task again and again. */
+const makeWatch = (read: Tasks["read"], pollMillis: number) => {
+  /** Reads a task that has ended, or that may still change. */
+  const readLive = Effect.fnUntraced(function* (key: TaskKey) {
+    const seen = yield* read(key)
+    if (Task.isTerminal(seen.record.task.status)) return seen
+    const expired = Rules.expiredError(seen.record, yield* DateTime.now)
+    return expired === undefined ? seen : yield* expired
   })
 
-  const remove = Effect.fnUntraced(function* (taskKey: TaskKey) {
-    const key = yield* locate(taskKey)
-    let until: number | null | undefined
-    const attempt = Effect.fnUntraced(function* (carried: VersionedRecord | undefined) {
-      const stored = carried ?? (yield* read(key))
-      const task = readTask(stored)
-      if (Result.isSuccess(task) && task.success === undefined) {
-        return yield* new TaskError.TaskNotFound({ taskId: key.id })
-      }
-      // Once sent, the removal is not interrupted, so that its place is certainly given back.
-      return yield* backend.deleteIfVersion(key, stored).pipe(
-        Effect.map(() => {
-          until = Result.isSuccess(task) ? task.success?.placeUntil : undefined
-          return Result.succeed(undefined)
-        }),
-        Effect.catchTags({
-          VersionConflict: (conflict) => Effect.succeed(Result.fail(conflict)),
-          RecordNotFound: () => Effect.fail(new TaskError.TaskNotFound({ taskId: key.id }))
-        }),
-        Effect.uninterruptible
-      )
-    })
-    yield* retrying(key.id, attempt).pipe(
-      Effect.onExit(() => (until === undefined ? Effect.void : places.giveBack(key.owner, until))),
-      runApart
-    )
-  })
-
-  /** Looks at a task that has ended, or that may still change. */
-  const watch = Effect.fnUntraced(function* (key: TaskKey) {
-    const seen = yield* look(key)
-    if (!Task.isTerminal(seen.record.task.status)) yield* notExpired(seen.record, yield* DateTime.now)
-    return seen
-  })
-
-  const changes = (key: TaskKey, { schedule = Schedule.spaced(pollInterval) }: WatchOptions = {}) =>
-    Stream.fromEffectSchedule(watch(key), schedule).pipe(
+  const changes = (key: TaskKey, { schedule = Schedule.spaced(pollMillis) }: WatchOptions = {}) =>
+    Stream.fromEffectSchedule(readLive(key), schedule).pipe(
       Stream.changesWith((before, after) => before.version === after.version),
       Stream.map(({ record }) => record),
       Stream.takeUntil(({ task }) => Task.isTerminal(task.status))
     )
 
-  const deliverInputs = (key: TaskKey, responses: JsonObject) => {
-    const deliver = Effect.fnUntraced(function* (record: Task.TaskRecord) {
-      const resumed = yield* transition(record, "working", record.task.statusMessage)
-      const { inputRequests, inputResponses, outstanding } = Task.inputSnapshot(record)
-      const keys = Object.keys(responses)
-      const accepted = keys.filter((key) => outstanding.includes(key))
-      const ignored = keys.filter((key) => !outstanding.includes(key))
-      const taken = Object.fromEntries(accepted.map((key) => [key, responses[key] ?? null]))
-      const complete = Object.keys(inputRequests).length > 0 && outstanding.length === accepted.length
-      const delivery: Task.InputDelivery = { accepted, ignored, complete }
-      if (accepted.length === 0 && !complete) return yield* Effect.fail(new Unchanged(delivery))
-      const all = union(inputResponses, taken)
-      yield* storing(key, "inputResponses", taken, checkSize(key, "inputResponses", all, limits))
-      return [delivery, { ...(complete ? resumed : record), inputResponses: all }] as const
+  const awaitTerminal = (key: TaskKey, options?: WatchOptions) =>
+    Effect.flatMap(Stream.runLast(changes(key, options)), (last) => {
+      const record = Option.getOrThrow(last)
+      const { status, taskId } = record.task
+      return Task.isTerminal(status)
+        ? Effect.succeed(record)
+        : Effect.fail(new TaskError.TaskNotReady({ taskId, status }))
     })
-    return modify(key, deliver).pipe(
-      Effect.map(([delivery]) => delivery),
-      Effect.catchTag("Unchanged", ({ answer }) => Effect.succeed(answer))
-    )
-  }
 
-  return TaskStore.of({
-    create,
-    get,
-    updateStatus,
-    setStatusMessage: (key, statusMessage) =>
-      saying(
-        key,
-        statusMessage,
-        update(key, (record) =>
-          Task.isTerminal(record.task.status)
-            ? Effect.fail(stays(record))
-            : Effect.succeed({ ...record, task: { ...record.task, statusMessage } })
-        )
-      ),
-    setVariables: (key, variables) =>
-      update(key, (record) => Effect.map(merged(record, variables, limits), (variables) => ({ ...record, variables }))),
-    setResult: (key, result) =>
-      storing(
-        key,
-        "result",
-        result,
-        update(key, (record) =>
-          Task.isTerminal(record.task.status) && record.result !== null
-            ? Effect.fail(stays(record))
-            : Effect.succeed({ ...record, result })
-        )
-      ),
-    getResult: (key) =>
-      Effect.flatMap(get(key), ({ result, task: { status, taskId } }) =>
-        Task.isTerminal(status) ? Effect.succeed(result) : Effect.fail(new TaskError.TaskNotReady({ taskId, status }))
-      ),
-    completeWithResult: (key, { result, status, statusMessage }) => {
-      const change = update(key, (record) =>
-        Effect.map(transition(record, status, statusMessage), (next) => ({ ...next, result }))
-      )
-      const checked = Effect.andThen(checkStatus("completeWithResult", Task.TerminalStatus, status), change)
-      return storing(key, "result", result, saying(key, statusMessage, checked))
-    },
-    setError: (key, error) =>
-      storing(
-        key,
-        "error",
-        error,
-        update(key, (record) =>
-          Task.isTerminal(record.task.status) && (record.error ?? null) !== null
-            ? Effect.fail(stays(record))
-            : Effect.succeed({ ...record, error })
-        )
-      ),
-    getError: (key) => Effect.map(get(key), ({ error }) => Option.fromNullishOr(error)),
-    recordInputRequests: (key, requests) =>
-      storing(
-        key,
-        "inputRequests",
-        requests,
-        update(key, (record) =>
-          Effect.flatMap(
-            transition(record, "input_required", record.task.statusMessage),
-            (next): Effect.Effect<Task.TaskRecord, TaskError.InputKeyReused | TaskError.PayloadTooLarge> => {
-              const before = record.inputRequests ?? {}
-              const reused = Object.keys(requests).find((key) => Object.hasOwn(before, key))
-              if (reused !== undefined) {
-                return Effect.fail(new TaskError.InputKeyReused({ taskId: record.task.taskId, key: reused }))
-              }
-              const inputRequests = union(before, requests)
-              return Effect.as(checkSize(key, "inputRequests", inputRequests, limits), { ...next, inputRequests })
-            }
-          )
-        )
-      ),
-    deliverInputs,
-    inputSnapshot: (key) => Effect.map(get(key), Task.inputSnapshot),
-    list,
-    cancel: (key, statusMessage) => updateStatus(key, "cancelled", statusMessage),
-    remove,
-    cleanupExpired: backend.cleanupExpired,
-    awaitTerminal: (key, options) =>
-      Effect.flatMap(Stream.runLast(changes(key, options)), (last) => {
-        const record = Option.getOrThrow(last)
-        const { status, taskId } = record.task
-        return Task.isTerminal(status)
-          ? Effect.succeed(record)
-          : Effect.fail(new TaskError.TaskNotReady({ taskId, status }))
-      }),
-    changes
-  })
-})
-
-/**
- * The task store with its defaults, on whichever backend the Layer below provides.
- *
- * @example
- * ```ts
- * import { InMemory, TaskStore } from "effect-versioned-store"
- * import { Layer } from "effect"
- *
- * export const Tasks = TaskStore.layer.pipe(Layer.provide(InMemory.layer))
- * ```
- */
-export const layer: Layer.Layer<TaskStore, never, StorageBackend> = Layer.effect(
-  TaskStore,
-  Effect.suspend(() => make({}))
-)
-
-/**
- * The task store, set up otherwise.
- *
- * @example
- * ```ts
- * import { TaskStore } from "effect-versioned-store"
- *
- * export const Tasks = TaskStore.layerWith({ defaultTtl: "10 minutes", maxTasksPerOwner: 1000 })
- * ```
- */
-export const layerWith = (options: Options): Layer.Layer<TaskStore, never, StorageBackend> =>
-  Layer.effect(TaskStore, make(options))
-
-/**
- * The task store, set up from configuration.
- *
- * @example
- * ```ts
- * import { TaskStore } from "effect-versioned-store"
- * import { Config } from "effect"
- *
- * export const Tasks = TaskStore.layerConfig({
- *   maxTasksPerOwner: Config.withDefault(Config.Int("TASKS_PER_OWNER"), 100),
- *   maxTtl: Config.withDefault(Config.Duration("TASKS_MAX_TTL"), undefined)
- * })
- * ```
- */
-export const layerConfig = (
-  options: Config.Wrap<Options>
-): Layer.Layer<TaskStore, Config.ConfigError, StorageBackend> =>
-  Layer.effect(TaskStore, Effect.flatMap(Config.unwrap(options), make))
-
-// -----------------------------------------------------------------------------
+  return { changes, awaitTerminal }
+}
 
 const isoOf = (millis: number): string => DateTime.formatIso(DateTime.makeUnsafe(millis))
 
 /** An id that sorts by its time of creation, and can't be guessed: it may be all that a client shows. */
 const newTaskId = (millis: number): string => `${millis.toString(16).padStart(12, "0")}-${crypto.randomUUID()}`
 
-const wholeMillis = (name: string, duration: Duration.Input): number => Math.ceil(toMillis(name, duration))
-
-/** How many unreadable records are remembered as logged. */
-const maxWarned = 10_000
-
 const encodeRecord = Schema.encodeEffect(Task.TaskRecord)
 
-/** The JSON of a record. All that callers give was checked before, so a failure is a defect, and no error of reading. */
+/** The JSON of a record. What callers give was checked before, so a failure is a defect and not an error of reading. */
 const encode = (record: Task.TaskRecord): Effect.Effect<string> =>
   Effect.map(Effect.orDie(encodeRecord(record)), (json) => JSON.stringify(json))
-
-/** From JavaScript, a status may be anything. */
-const checkStatus = (operation: string, allowed: typeof Task.Status | typeof Task.TerminalStatus, status: unknown) =>
-  Schema.is(allowed)(status)
-    ? Effect.void
-    : Effect.die(
-        new RangeError(`${operation} takes one of the statuses ${allowed.literals.join(", ")}: it was given ${status}`)
-      )
-
-const contended = (taskId: string) => () => Effect.fail(new TaskError.ConcurrentModification({ taskId }))
-
-/** A change that comes to nothing, with what it answers. */
-class Unchanged<A> {
-  readonly _tag = "Unchanged"
-  readonly answer: A
-  constructor(answer: A) {
-    this.answer = answer
-  }
-}
-
-/** What was asked is not for a task in the status that it has. */
-const stays = ({ task: { status, taskId } }: Task.TaskRecord) =>
-  new TaskError.InvalidTransition({ taskId, from: status, to: status })
-
-const transition = (
-  record: Task.TaskRecord,
-  status: Task.Status,
-  statusMessage: string | null | undefined
-): Effect.Effect<Task.TaskRecord, TaskError.InvalidTransition> => {
-  const { statusMessage: _, ...task } = record.task
-  return Task.canTransition(task.status, status)
-    ? Effect.succeed({ ...record, task: { ...task, status, ...(statusMessage == null ? {} : { statusMessage }) } })
-    : Effect.fail(new TaskError.InvalidTransition({ taskId: task.taskId, from: task.status, to: status }))
-}
-
-const notExpired = (record: Task.TaskRecord, now: DateTime.Utc): Effect.Effect<void, TaskError.TaskExpired> => {
-  const expiredAt = Task.expiresAt(record)
-  return expiredAt === undefined || DateTime.isGreaterThan(expiredAt, now)
-    ? Effect.void
-    : Effect.fail(new TaskError.TaskExpired({ taskId: record.task.taskId, expiredAt }))
-}
-
-type JsonObject = Readonly<Record<string, Schema.Json>>
-
-/** Both objects in one. Built of entries, so that `__proto__` is a key like any other. */
-const union = (first: JsonObject, second: JsonObject): JsonObject =>
-  Object.fromEntries([...Object.entries(first), ...Object.entries(second)])
-
-interface Limits {
-  readonly maxPayloadBytes: number
-  readonly maxPayloadDepth: number
-  readonly maxStringBytes: number
-  readonly maxVariablesBytes: number
-  readonly maxVariablesDepth: number
-}
-
-type Part = TaskError.InvalidPayload["part"]
-
-/** Why a part of a task can't be stored. Inputs are by name, and the names are no depth. */
-const payloadError = (
-  taskId: string,
-  part: Part,
-  value: unknown,
-  { maxPayloadBytes, maxPayloadDepth }: Limits
-): PayloadError | undefined => {
-  const isByName = part === "inputRequests" || part === "inputResponses"
-  if (isByName && !Json.isPlainObject(value)) {
-    return new TaskError.InvalidPayload({ taskId, part, path: [], problem: "NotJson" })
-  }
-  const found = Json.problemIn(value, { maxDepth: maxPayloadDepth + (isByName ? 1 : 0), maxBytes: maxPayloadBytes })
-  if (found === undefined) return sizeError(taskId, part, value, maxPayloadBytes)
-  if (found.problem === "TooLarge") {
-    return new TaskError.PayloadTooLarge({ taskId, part, limit: maxPayloadBytes, actual: found.actual })
-  }
-  const problem = found.problem === "TooDeep" ? "TooDeep" : "NotJson"
-  return new TaskError.InvalidPayload({ taskId, part, path: found.path, problem })
-}
-
-const sizeError = (
-  taskId: string,
-  part: Part,
-  value: unknown,
-  limit: number
-): TaskError.PayloadTooLarge | undefined => {
-  const actual = Json.bytesOver(value, limit)
-  return actual === undefined ? undefined : new TaskError.PayloadTooLarge({ taskId, part, limit, actual })
-}
-
-/** Inputs of several calls add up. */
-const checkSize = (
-  { taskId }: TaskKey,
-  part: Part,
-  value: JsonObject,
-  { maxPayloadBytes }: Limits
-): Effect.Effect<void, TaskError.PayloadTooLarge> =>
-  Effect.suspend(() => {
-    const error = sizeError(taskId, part, value, maxPayloadBytes)
-    return error === undefined ? Effect.void : Effect.fail(error)
-  })
-
-/** A task's variables with others merged in, if that may be. */
-const merged = (
-  { task: { taskId }, variables }: Task.TaskRecord,
-  more: JsonObject,
-  { maxStringBytes, maxVariablesBytes: limit, maxVariablesDepth }: Limits
-): Effect.Effect<JsonObject, TaskError.InvalidVariables | TaskError.VariablesTooLarge> => {
-  if (!Json.isPlainObject(more)) {
-    return Effect.fail(new TaskError.InvalidVariables({ taskId, path: [], problem: "NotJson" }))
-  }
-  // The names of variables are no depth.
-  const found = Json.problemIn(more, { maxDepth: maxVariablesDepth + 1, maxBytes: limit, maxStringBytes })
-  if (found !== undefined) {
-    return Effect.fail(
-      found.problem === "TooLarge"
-        ? new TaskError.VariablesTooLarge({ taskId, limit, actual: found.actual })
-        : new TaskError.InvalidVariables({ taskId, path: found.path, problem: found.problem })
-    )
-  }
-  const isKept = ([name, value]: readonly [string, Schema.Json]) => !(value === null && Object.hasOwn(more, name))
-  const all = Object.fromEntries(Object.entries(union(variables, more)).filter(isKept))
-  const actual = Json.bytesOver(all, limit)
-  return actual === undefined
-    ? Effect.succeed(all)
-    : Effect.fail(new TaskError.VariablesTooLarge({ taskId, limit, actual }))
-}

@@ -32,6 +32,8 @@ export interface Update<A, E, R> {
   readonly retrySchedule: Schedule.Schedule<unknown, VersionConflict>
   /** The record as this process saw it last, which saves the read. It may be out of date. */
   readonly known?: VersionedRecord | undefined
+  /** Runs as soon as a write or removal has landed. If it is given, no request that was sent is interrupted. */
+  readonly onLanded?: (answer: A) => void
 }
 
 /**
@@ -56,7 +58,7 @@ export const run = Effect.fnUntraced(function* <A, E, R>(
       continue
     }
     if (Result.isFailure(decided)) return yield* Effect.fail(decided.failure)
-    const applied: Applied<A> = yield* apply(update, current, decided.success)
+    const applied: Applied<A> = yield* land(update, current, decided.success)
     if (applied._tag === "Done") return applied.answer
     isOutOfDate = false
     if (applied._tag === "Gone") {
@@ -76,6 +78,22 @@ type Applied<A> =
 
 const read = ({ backend, key }: Pick<Update<never, never, never>, "backend" | "key">) =>
   Effect.catchTag(backend.get(key), "RecordNotFound", () => Effect.undefined)
+
+const land = <A>(
+  update: Pick<Update<A, never, never>, "backend" | "key" | "onLanded">,
+  current: VersionedRecord | undefined,
+  decision: Decision<A>
+) => {
+  const { onLanded } = update
+  const applied = apply(update, current, decision)
+  if (onLanded === undefined || decision._tag === "Keep") return applied
+  return Effect.uninterruptible(
+    Effect.map(applied, (applied) => {
+      if (applied._tag === "Done") onLanded(applied.answer)
+      return applied
+    })
+  )
+}
 
 const apply = <A>(
   { backend, key }: Pick<Update<A, never, never>, "backend" | "key">,

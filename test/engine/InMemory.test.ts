@@ -7,9 +7,9 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import { dies } from "../../src/testing/internal/support.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
-import { layerPlantable, plant } from "../support/plantable.ts"
+import { layerPlantable, lossy, plant } from "../support/plantable.ts"
 
-StorageContract.suite("InMemory", layerPlantable(), { plant })
+StorageContract.suite("InMemory", layerPlantable(), { plant, lossy })
 
 const keyOf = (id: string, owner = "alice") => makeUnsafe({ owner, id })
 

@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { inspect } from "node:util"
 import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, DateTime, Effect, Exit, Layer, Logger, Metric, Schedule, Scope } from "effect"
+import { Cause, DateTime, Effect, Exit, Fiber, Layer, Logger, Metric, Schedule, Scope } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { createClient } from "redis"
 import { inject } from "vitest"
@@ -373,8 +373,12 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     Effect.gen(function* () {
       const url = yield* newServer("--busy-reply-threshold", "50")
       const backend = yield* build(url)
-      yield* Effect.forkScoped(Effect.ignoreCause(ask(url, "EVAL", "while true do end", "0")))
-      const error = yield* Effect.flip(backend.put(key, "hush")).pipe(Effect.eventually)
+      // While a Redis runs a script it ignores SIGTERM, so that without this a test that fails would never end.
+      yield* Effect.addFinalizer(() => Effect.ignoreCause(ask(url, "SCRIPT", "KILL")))
+      const script = yield* Effect.forkScoped(ask(url, "EVAL", "while true do end", "0"))
+      const ended = Effect.flatMap(Fiber.await(script), (exit) => Effect.die(new Error(`The script ended: ${exit}`)))
+      // Until the script runs, Redis takes the write.
+      const error = yield* Effect.raceFirst(Effect.eventually(Effect.flip(backend.put(key, "hush"))), ended)
       assertBackend(error, "Unavailable", "not-applied", "busy with another script")
       yield* ask(url, "SCRIPT", "KILL")
       assert.strictEqual((yield* Effect.eventually(backend.put(key, "hush"))).data, "hush")
@@ -384,10 +388,10 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
   it.live("a server that pauses, by a time-out", () =>
     Effect.gen(function* () {
       const url = yield* newServer()
-      const backend = yield* build(url, { requestTimeout: "200 millis" })
+      const backend = yield* build(url, { requestTimeout: "1 second" })
       const record = yield* backend.put(key, "hush")
       yield* ask(url, "CLIENT", "PAUSE", "60000", "WRITE")
-      assertBackend(yield* Effect.flip(backend.putIfVersion(key, "hush", record)), "Timeout", "unknown", "within 200ms")
+      assertBackend(yield* Effect.flip(backend.putIfVersion(key, "hush", record)), "Timeout", "unknown", "within 1s")
       assertBackend(yield* Effect.flip(backend.delete(key)), "Timeout", "unknown", "Whether it took effect is unknown")
       yield* ask(url, "CLIENT", "UNPAUSE")
       assert.isAtLeast((yield* Effect.eventually(backend.put(key, "hush"))).version, 1)

@@ -11,7 +11,7 @@ export interface Answer {
 }
 
 /**
- * A proxy on loopback between a client and DynamoDB. It decides the fate of each request by its name, for example
+ * A proxy on loopback between a client and DynamoDB, which decides the fate of each request by its name, for example
  * `UpdateItem`.
  */
 export const dynamoDbProxy = (target: string, fateOf: (operation: string) => Fate | Answer) =>
@@ -19,11 +19,12 @@ export const dynamoDbProxy = (target: string, fateOf: (operation: string) => Fat
     Effect.callback<{
       readonly endpoint: string
       readonly requests: Array<string>
-      readonly closed: () => number
+      /** The hanging requests that the client has closed the connection of, by name. */
+      readonly abandoned: ReadonlyArray<string>
       readonly close: () => void
     }>((resume) => {
       const requests: Array<string> = []
-      let closed = 0
+      const abandoned: Array<string> = []
       const server = createServer((incoming, outgoing) => {
         const operation = String(incoming.headers["x-amz-target"]).split(".")[1] ?? ""
         requests.push(operation)
@@ -31,7 +32,7 @@ export const dynamoDbProxy = (target: string, fateOf: (operation: string) => Fat
         const chunks: Array<Buffer> = []
         incoming.on("data", (chunk) => chunks.push(chunk))
         incoming.on("end", () => {
-          if (fate === "hang") return
+          if (fate === "hang") return void outgoing.once("close", () => abandoned.push(operation))
           if (fate === "drop") return outgoing.destroy()
           if (typeof fate === "object" && "status" in fate) return answer(outgoing, fate)
           const forwarded = request(
@@ -51,13 +52,13 @@ export const dynamoDbProxy = (target: string, fateOf: (operation: string) => Fat
           forwarded.end(Buffer.concat(chunks))
         })
       })
-      server.on("connection", (socket) => socket.on("error", () => {}).on("close", () => closed++))
+      server.on("connection", (socket) => socket.on("error", () => {}))
       server.listen(0, "127.0.0.1", () =>
         resume(
           Effect.succeed({
             endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
             requests,
-            closed: () => closed,
+            abandoned,
             close: () => {
               server.closeAllConnections()
               server.close()

@@ -1,25 +1,45 @@
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Schedule } from "effect"
 import { type Engine, make, type StoredRecord } from "../../src/Engine.ts"
 import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
+import * as Faults from "../../src/testing/Faults.ts"
 
-/** Stores a record without the service, as another client of an engine would. */
-export class Plant extends Context.Service<Plant, (key: StorageKey, record: StoredRecord) => void>()("test/Plant") {}
+type Backend = StorageBackend["Service"]
 
-export const plant = (key: StorageKey, record: StoredRecord) => Effect.map(Plant, (plant) => plant(key, record))
+/** What a test can do with the store beside the service. */
+export class Plantable extends Context.Service<
+  Plantable,
+  {
+    /** Puts a record into the store, as another client of an engine would. */
+    readonly plant: (key: StorageKey, record: StoredRecord) => void
+    /** A client of the store that loses the answers to some writes. */
+    readonly lossy: (isLost: () => boolean) => Backend
+  }
+>()("test/Plantable") {}
 
-/** The backend in memory with `Plant`, and with changes to its engine or its service. */
+export const plant = (key: StorageKey, record: StoredRecord) => Effect.map(Plantable, ({ plant }) => plant(key, record))
+
+export const lossy = (isLost: () => boolean) => Effect.map(Plantable, ({ lossy }) => lossy(isLost))
+
+/**
+ * The in-memory backend with `Plantable`, and with its engine or the service changed, in a store of its own by default.
+ */
 export const layerPlantable = (
   changeEngine: (engine: Engine) => Partial<Engine> = () => ({}),
-  changeService: (backend: StorageBackend["Service"]) => Partial<StorageBackend["Service"]> = () => ({})
-): Layer.Layer<StorageBackend | Plant> =>
+  changeService: (backend: Backend) => Partial<Backend> = () => ({}),
+  makeStore: () => ReturnType<typeof makeEngine> = makeEngine
+): Layer.Layer<StorageBackend | Plantable> =>
   Layer.effectContext(
     Effect.sync(() => {
-      const engine = makeEngine()
-      const backend = make({ ...engine.engine, ...changeEngine(engine.engine) })
-      return Context.make(StorageBackend, { ...backend, ...changeService(backend) }).pipe(
-        Context.add(Plant, engine.plant)
-      )
+      const { engine: memory, plant } = makeStore()
+      const engine = { ...memory, ...changeEngine(memory) }
+      const serve = (backend: Backend) => ({ ...backend, ...changeService(backend) })
+      const lossy = (isLost: () => boolean) => {
+        const isWrite = (name: keyof Engine) => name === "put" || name === "swap" || name === "remove"
+        const faults = Faults.engine(engine, ({ name }) => (isWrite(name) && isLost() ? "lose" : "pass"))
+        return serve(make(faults.engine, { retrySchedule: Schedule.recurs(20) }))
+      }
+      return Context.make(StorageBackend, serve(make(engine))).pipe(Context.add(Plantable, { plant, lossy }))
     })
   )

@@ -44,9 +44,9 @@ const wordsOf = (command: Buffer): ReadonlyArray<string> =>
 export const isWrite = ([name = "", , keys]: ReadonlyArray<string>) => name.startsWith("EVAL") && keys === "3"
 
 /**
- * A proxy on loopback between a client and Redis. It decides the fate of each command, for example `["HMGET", ...]`,
- * and records all commands. It answers each connection in order, as Redis does. If an answer is lost or a command is
- * dropped, the connection ends. If a command hangs, all later commands of the connection hang.
+ * A proxy on loopback between a client and Redis, which decides the fate of each command, for example `["HMGET", ...]`,
+ * and keeps what passed through it. It answers each connection in order, as Redis does: a lost or dropped command ends
+ * its connection, and after a command that hangs, all later ones on its connection hang.
  */
 export const redisProxy = Effect.fnUntraced(function* (
   target: string,
@@ -57,14 +57,18 @@ export const redisProxy = Effect.fnUntraced(function* (
     Effect.callback<{
       readonly url: string
       readonly commands: Array<ReadonlyArray<string>>
+      /** How many connections clients have opened, and how many of those are closed. */
       readonly connections: () => number
+      readonly closed: () => number
+      /** How many connections have met silence, for they sent a command that hangs. */
+      readonly silent: () => number
       /** Ends all connections, and accepts no new ones until `open` is called. */
       readonly close: () => void
       readonly open: () => Promise<void>
     }>((resume) => {
       const commands: Array<ReadonlyArray<string>> = []
       const sockets = new Set<Socket>()
-      let connections = 0
+      let [connections, closed, silent] = [0, 0, 0]
 
       const serve = (client: Socket) => {
         connections++
@@ -77,6 +81,7 @@ export const redisProxy = Effect.fnUntraced(function* (
         let [hangs, lost] = [false, false]
         const cut = () => client.destroy()
         client.on("close", () => {
+          closed++
           hangs = true
           redis.end()
         })
@@ -90,7 +95,7 @@ export const redisProxy = Effect.fnUntraced(function* (
             const fate = fateOf(words)
             if (fate === "drop") return cut()
             hangs = fate === "hang"
-            if (hangs) return
+            if (hangs) return void silent++
             pending.push(fate)
             redis.write(command)
           })
@@ -116,7 +121,19 @@ export const redisProxy = Effect.fnUntraced(function* (
         for (const socket of sockets) socket.destroy()
       }
       const url = `redis://127.0.0.1:${port}`
-      open().then(() => resume(Effect.succeed({ url, commands, connections: () => connections, close, open })))
+      open().then(() =>
+        resume(
+          Effect.succeed({
+            url,
+            commands,
+            connections: () => connections,
+            closed: () => closed,
+            silent: () => silent,
+            close,
+            open
+          })
+        )
+      )
     }),
     ({ close }) => Effect.sync(close)
   )

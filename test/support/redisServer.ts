@@ -18,15 +18,17 @@ export const newServer = Effect.fnUntraced(function* (...settings: ReadonlyArray
   return yield* RedisServer.startIn(yield* newFolder, yield* freePort, "--save", "", ...settings)
 })
 
-/** The answer of a Redis to a command. */
+/** What a Redis answers to a command, on a connection of its own. */
 export const ask = (url: string, ...command: ReadonlyArray<string>) =>
-  Effect.promise(async () => {
-    const client = createClient({ url, socket: { reconnectStrategy: false } }).on("error", () => {})
-    await client.connect()
-    const answer = await client.sendCommand([...command])
-    client.destroy()
-    return String(answer)
-  })
+  Effect.acquireUseRelease(
+    Effect.sync(() => createClient({ url, socket: { reconnectStrategy: false } }).on("error", () => {})),
+    (client) =>
+      Effect.promise(async () => {
+        await client.connect()
+        return String(await client.sendCommand([...command]))
+      }),
+    (client) => Effect.sync(() => client.isOpen && client.destroy())
+  )
 
 /** The URL for another user. */
 export const as = (url: string, user: string, password: string) => {

@@ -1,6 +1,8 @@
 import * as Schema from "effect/Schema"
 
-/** The places that an owner's tasks take: until which epoch second (null: for ever), and how many. In order, null last. */
+/**
+ * The places that an owner's tasks take: until which epoch second (null: for ever), and how many. In order, null last.
+ */
 export const Ledger = Schema.fromJsonString(
   Schema.Struct({ places: Schema.Array(Schema.Tuple([Schema.NullOr(Schema.Int), Schema.Int])) })
 )
@@ -42,10 +44,10 @@ export const subtract = (pairs: Pairs, until: number | null): Pairs | undefined 
  * The epoch second until which a task's place is taken. It is decided once, when the task is created, and stored in its
  * record, so that a removal gives back exactly this place.
  *
- * Every creation reads and writes the ledger, so it must not grow with the limit. Up to `maxExactLimit` the limit itself
- * bounds the pairs, and a place comes free in the second in which its task expires. Above that, this second is rounded up
- * to a multiple of a step: the largest power of two of seconds within 2% of the task's life, and at least 1. This bounds
- * the pairs whatever the limit:
+ * Every creation reads and writes the ledger, so it must not grow with the limit. Up to `maxExactLimit` the limit
+ * itself bounds the pairs, and a place comes free in the second in which its task expires. Above that, this second is
+ * rounded up to a multiple of a step: the largest power of two of seconds within 2% of the task's life, and at least 1.
+ * This bounds the pairs whatever the limit:
  *
  * - Lives of less than 100 seconds have a step of 1 second, and their places end at one of the next 100 seconds.
  * - Lives of 50s to 100s seconds have the step s, for s = 2, 4, 8 and so on. Their places end at a multiple of s within

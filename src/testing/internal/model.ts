@@ -1,4 +1,3 @@
-import { assert } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
@@ -6,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import { type Expected, StorageBackend, type VersionedRecord } from "../../StorageBackend.ts"
+import * as assert from "./assert.ts"
 import { assertSame, failsWith, idsOf, inOrder, keyOf, listAll, prefixOf } from "./support.ts"
 
 const ids = ["a", "a/\u{1f600}", "a/\uffff"] as const

@@ -1,4 +1,3 @@
-import { assert } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -12,6 +11,7 @@ import * as TestClock from "effect/testing/TestClock"
 import { type Order, type Page, StorageBackend, type VersionedRecord } from "../../StorageBackend.ts"
 import * as StorageKey from "../../StorageKey.ts"
 import * as StoragePrefix from "../../StoragePrefix.ts"
+import * as assert from "./assert.ts"
 
 export const newOwner = Effect.sync(() => `owner-${crypto.randomUUID()}`)
 

@@ -1,4 +1,3 @@
-import { assert } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
@@ -8,6 +7,7 @@ import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import * as Task from "../../task/Task.ts"
 import type { TaskStore } from "../../task/TaskStore.ts"
+import * as assert from "./assert.ts"
 import { newOwner } from "./support.ts"
 
 const Owner = Schema.Literals([0, 1])

@@ -93,30 +93,23 @@ export const makeStore = () => {
     else overwrite(entry, record, bytes)
   }
 
-  /** The entries of an owner whose ids start with a prefix, in order. They begin after an id, if one is given. */
-  const walk = function* (owner: string, idPrefix: string, after: string | undefined, order: Order) {
+  /**
+   * An owner's entries by their sort keys, in order: from a prefix on, or from the id on after which a page starts. They
+   * go on past the prefix. It is an iterator and no generator, which would cost a sixth of a page.
+   */
+  const entriesFrom = (owner: string, start: string, after: string | undefined, order: Order) => {
     const tree = owners.get(owner)?.order
-    if (tree === undefined) return
-    const start = sortKey(idPrefix)
-    for (const [id, entry] of entriesFrom(tree, start, after, order)) {
-      if (!id.startsWith(start)) return
-      yield entry
+    if (tree === undefined) return []
+    if (order === "ascending") {
+      if (after === undefined) return tree.entries(start)
+      const entries = tree.entries(sortKey(after))
+      return tree.has(sortKey(after)) ? Iterable.drop(entries, 1) : entries
     }
+    // No sort key has the code unit 0xffff directly after the prefix: in a sort key that is the second half of a character.
+    return tree.entriesReversed(after === undefined ? `${start}\uffff` : sortKey(after), undefined, true)
   }
 
-  return { size, find, drop, dropExpired, write, walk }
-}
-
-/** The entries from the first one with a prefix, or from the one after a page's last id. */
-const entriesFrom = (tree: Owner["order"], start: string, after: string | undefined, order: Order) => {
-  if (order === "ascending") {
-    if (after === undefined) return tree.entries(start)
-    const entries = tree.entries(sortKey(after))
-    return tree.has(sortKey(after)) ? Iterable.drop(entries, 1) : entries
-  }
-  // No sort key has the code unit 0xffff directly after the prefix. In a sort key, 0xffff is the second half of a
-  // character.
-  return tree.entriesReversed(after === undefined ? `${start}\uffff` : sortKey(after), undefined, true)
+  return { size, find, drop, dropExpired, write, entriesFrom }
 }
 
 /**
@@ -124,7 +117,7 @@ const entriesFrom = (tree: Owner["order"], start: string, after: string | undefi
  * in which surrogates, which make the highest characters, are below some others. So surrogates and those code units
  * change places.
  */
-const sortKey = (text: string): string =>
+export const sortKey = (text: string): string =>
   /[\ud800-\uffff]/.test(text)
     ? text.replace(/[\ud800-\uffff]/g, (unit) => {
         const code = unit.charCodeAt(0)

@@ -14,7 +14,7 @@ import { checkLimit } from "../../../internal/options.ts"
 import { byteLength } from "../../../internal/utf8.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
-import { type Entry, makeStore } from "./layout.ts"
+import { type Entry, makeStore, sortKey } from "./layout.ts"
 
 export interface Bounds {
   readonly maxRecords?: number | undefined
@@ -74,7 +74,9 @@ export const makeEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: Bound
       const records: Array<Chunk["records"][number]> = []
       let last: string | undefined
       let examined = 0
-      for (const { key, record } of store.walk(owner, idPrefix, after, order)) {
+      const start = sortKey(idPrefix)
+      for (const [id, { key, record }] of store.entriesFrom(owner, start, after, order)) {
+        if (!id.startsWith(start)) break
         if (examined++ === limit) return Effect.succeed({ records, next: last })
         last = key.id
         if (!isExpired(record, nowSeconds)) records.push({ id: key.id, ...record })

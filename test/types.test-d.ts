@@ -1,3 +1,4 @@
+/** The types of the public names. The compiler checks them (`npm run check`), and vitest never runs this file. */
 import { describe, expectTypeOf, it } from "@effect/vitest"
 import type { Effect, Layer, Option, Schema, Stream } from "effect"
 import type * as InMemory from "../src/engine/InMemory.ts"
@@ -21,9 +22,8 @@ type Service = StorageBackend.StorageBackend["Service"]
 type Tasks = TaskStore.TaskStore["Service"]
 type Orders = VersionedStore.VersionedStore<{ readonly total: number }, "decoding", "encoding">
 
-// The compiler checks these; running them checks nothing more.
 describe("error channels", () => {
-  it("of StorageBackend hold what each operation can raise, and no more", () => {
+  it("of StorageBackend hold what each operation can fail with, and no more", () => {
     expectTypeOf<ErrorOf<Service["get"]>>().toEqualTypeOf<RecordNotFound | Backend>()
     expectTypeOf<ErrorOf<Service["put"]>>().toEqualTypeOf<InvalidData | CapacityExceeded | Backend>()
     expectTypeOf<ErrorOf<Service["putIfVersion"]>>().toEqualTypeOf<
@@ -35,7 +35,7 @@ describe("error channels", () => {
     expectTypeOf<Service["cleanupExpired"]>().toEqualTypeOf<Effect.Effect<number, Backend>>()
   })
 
-  it("of VersionedStore hold what each operation can raise, and no more", () => {
+  it("of VersionedStore hold what each operation can fail with, and no more", () => {
     type Read = InvalidKey | Schema.SchemaError | Backend
     type Write = Read | CapacityExceeded
     expectTypeOf<ErrorOf<Orders["get"]>>().toEqualTypeOf<Read | RecordNotFound>()
@@ -57,7 +57,7 @@ describe("error channels", () => {
     >()
   })
 
-  it("of TaskStore hold what each operation can raise, and no more", () => {
+  it("of TaskStore hold what each operation can fail with, and no more", () => {
     type Access = InvalidKey | TaskError.AnonymousOwner | Backend
     type Read = Access | TaskError.TaskNotFound
     type Change = Read | TaskError.TaskExpired | TaskError.ConcurrentModification | CapacityExceeded
@@ -100,7 +100,7 @@ describe("error channels", () => {
 })
 
 describe("services", () => {
-  it("are needed for decoding where a record is read, and for encoding where one is written", () => {
+  it("are needed for decoding if an operation reads a record, and for encoding if it writes one", () => {
     expectTypeOf<Effect.Services<ReturnType<Orders["get"]>>>().toEqualTypeOf<"decoding">()
     expectTypeOf<Effect.Services<ReturnType<Orders["create"]>>>().toEqualTypeOf<"encoding">()
     expectTypeOf<Effect.Services<ReturnType<Orders["update"]>>>().toEqualTypeOf<"decoding" | "encoding">()

@@ -1,0 +1,144 @@
+/**
+ * What the clients of one key did and saw, and whether that history is linearizable: whether the operations can be put
+ * into one order, each at an instant between its start and its end, that explains every answer.
+ *
+ * A write whose answer was lost may have taken effect at any time after its start, or never.
+ */
+
+/**
+ * One operation on the key. `start` and `end` are instants of one logical clock, which moves at each start and each end.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Operation = Read | Write | Conflict
+
+/**
+ * A read, and what it found: nothing, or a version and, if it is known, its data.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Read {
+  readonly _tag: "Read"
+  readonly start: number
+  readonly end: number
+  readonly found: { readonly version: number; readonly data?: string | undefined } | undefined
+}
+
+/**
+ * A write, and the version it made. An undefined version is an unknown outcome.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Write {
+  readonly _tag: "Write"
+  readonly start: number
+  readonly end: number
+  readonly data: string
+  /** The version that must be there; 0: no record must be there; undefined: any or none. */
+  readonly expected: number | undefined
+  readonly version: number | undefined
+}
+
+/**
+ * A compare-and-set that was refused, and the version that it found instead.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Conflict {
+  readonly _tag: "Conflict"
+  readonly start: number
+  readonly end: number
+  readonly expected: number
+  readonly actual: number
+}
+
+/**
+ * Why a history is not linearizable, or undefined if it is. The key has no record at the start.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import * as History from "effect-versioned-store/History"
+ *
+ * const write = (start: number, end: number, expected: number, version: number): History.Operation => ({
+ *   _tag: "Write", start, end, data: `version ${version}`, expected, version
+ * })
+ *
+ * assert.strictEqual(History.anomaly([write(0, 1, 0, 1), write(2, 3, 1, 2)]), undefined)
+ * // Two writes over one version: the first one of them is lost.
+ * assert.match(History.anomaly([write(0, 1, 0, 1), write(2, 4, 1, 2), write(3, 5, 1, 3)]) ?? "", /no order/)
+ * ```
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const anomaly = (history: ReadonlyArray<Operation>): string | undefined => {
+  const operations = history.toSorted((a, b) => a.start - b.start)
+  const visited = new Set<string>()
+  let furthest: ReadonlyArray<Operation> = operations
+
+  /** Whether the pending operations can follow on a state: each can be the next that no other one ended before. */
+  const canFollow = (pending: ReadonlyArray<Operation>, state: State): boolean => {
+    if (pending.every(isUnknown)) return true
+    const name = `${pending.map((operation) => operations.indexOf(operation)).join()} ${JSON.stringify(state)}`
+    if (visited.has(name)) return false
+    visited.add(name)
+    if (pending.length < furthest.length) furthest = pending
+    const firstEnd = Math.min(...pending.map((operation) => (isUnknown(operation) ? Infinity : operation.end)))
+    return pending.some((operation) => {
+      if (operation.start > firstEnd) return false
+      const next = apply(operation, state)
+      return (
+        next !== undefined &&
+        canFollow(
+          pending.filter((other) => other !== operation),
+          next
+        )
+      )
+    })
+  }
+
+  if (canFollow(operations, { version: 0, above: 0, data: undefined })) return undefined
+  return `no order of the operations explains ${JSON.stringify(furthest[0])} and the ${furthest.length - 1} after it`
+}
+
+// -----------------------------------------------------------------------------
+
+/** What the key holds. The version of a write of unknown outcome is undefined until it is seen: `above` so much. */
+interface State {
+  readonly version: number | undefined
+  readonly above: number
+  readonly data: string | undefined
+}
+
+const isUnknown = (operation: Operation) => operation._tag === "Write" && operation.version === undefined
+
+/** The state with the version that an operation saw, or undefined if that can't be its version. */
+const seen = (state: State, version: number): State | undefined => {
+  if (state.version === undefined) return version > state.above ? { ...state, version, above: version } : undefined
+  return state.version === version ? state : undefined
+}
+
+/** What an operation makes of a state, or undefined if its answer is wrong there. */
+const apply = (operation: Operation, state: State): State | undefined => {
+  switch (operation._tag) {
+    case "Read": {
+      const { found } = operation
+      const current = seen(state, found?.version ?? 0)
+      return found?.data === undefined || found.data === current?.data ? current : undefined
+    }
+    case "Conflict":
+      return operation.expected === operation.actual ? undefined : seen(state, operation.actual)
+    case "Write": {
+      const { data, expected, version } = operation
+      const before = expected === undefined ? state : seen(state, expected)
+      if (before === undefined) return undefined
+      if (version === undefined) return { version, above: before.above, data }
+      return version > before.above ? { version, above: version, data } : undefined
+    }
+  }
+}
