@@ -1,6 +1,7 @@
 /**
- * What one operation costs in memory, through the service, beside Effect's `KeyValueStore.layerMemory`, in one run. Each
- * is yielded from a generator; "nothing" is what that costs by itself.
+ * The time of one operation in memory, through the service, and the time of the same operation on Effect's
+ * `KeyValueStore.layerMemory`, in one run. Each operation is yielded from a generator. "nothing" is the time of an
+ * empty Effect in the generator.
  */
 import { Context, Effect, Layer } from "effect"
 import { KeyValueStore } from "effect/persistence"

@@ -1,6 +1,6 @@
 /**
- * Durable writes a second in an SQLite file: through the service, beside the same statement through bare `node:sqlite`.
- * Both write by turns in one run, each to a file of its own, and the medians of their rounds are compared.
+ * Durable writes per second in an SQLite file, through the service and by the same statement through bare
+ * `node:sqlite`. Both take turns in one run, each with a file of its own. The medians of their rounds are compared.
  */
 import { mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
@@ -25,8 +25,8 @@ const bare = (filename: string, synchronous: string): Write => {
   db.exec(`PRAGMA synchronous = ${synchronous}`)
   const statement = db.prepare(
     "INSERT INTO records VALUES (:owner, :id, 1, :data, :writeId, :expiresAt) ON CONFLICT DO UPDATE SET " +
-      "version = version + 1, data = :data, write_id = :writeId, expires_at = :expiresAt WHERE version < 9007199254740991 " +
-      "RETURNING version"
+      "version = version + 1, data = :data, write_id = :writeId, expires_at = :expiresAt " +
+      "WHERE version < 9007199254740991 RETURNING version"
   )
   return (i) =>
     Effect.sync(() =>
@@ -40,7 +40,7 @@ const bare = (filename: string, synchronous: string): Write => {
     )
 }
 
-/** Microseconds a write in one round. */
+/** The microseconds that a write takes in one round. */
 const measure = Effect.fnUntraced(function* (write: Write, round: number) {
   const start = process.hrtime.bigint()
   for (let i = 0; i < writes; i++) yield* write(round * writes + i)
@@ -49,12 +49,12 @@ const measure = Effect.fnUntraced(function* (write: Write, round: number) {
 
 const median = (values: ReadonlyArray<number>) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0
 
-// Not in a folder for temporary files, which may be in memory.
+// The folder is beside this file, since a folder for temporary files may be in memory.
 const folder = mkdtempSync(join(import.meta.dirname, "sqlite-"))
 
 const compare = Effect.fnUntraced(function* (synchronous: "FULL" | "NORMAL") {
   const file = (name: string) => join(folder, `${synchronous}-${name}.db`)
-  // The bare file gets its tables from the Layer, too.
+  // The Layer makes the tables of the bare file, too.
   yield* Effect.provide(Effect.void, Sqlite.layer({ filename: file("bare") }))
   const times: Record<"bare" | "service", Array<number>> = { bare: [], service: [] }
   yield* StorageBackend.StorageBackend.use(

@@ -1,6 +1,6 @@
 /**
- * What creating a task, and the first page of a list, cost on DynamoDB Local with more and more tasks of one owner: the
- * requests, the items that they read, and the capacity that they use.
+ * The cost of creating a task, and of the first page of a list, on DynamoDB Local, with a growing number of tasks of
+ * one owner. The cost is the requests, the items that they read, and the capacity that they use.
  */
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb"
 import { Console, Effect, Layer } from "effect"
@@ -10,7 +10,7 @@ import { TaskStore } from "../src/index.ts"
 
 const ownerId = "alice"
 
-const watch = (endpoint: string) => {
+const makeMeteredClient = (endpoint: string) => {
   const client = new DynamoDBClient({
     endpoint,
     region: "us-east-1",
@@ -43,7 +43,7 @@ interface DynamoDbOutput {
 }
 
 const program = Effect.gen(function* () {
-  const { client, costOf } = watch(yield* DynamoDbLocal.start)
+  const { client, costOf } = makeMeteredClient(yield* DynamoDbLocal.start)
   const tableName = "tasks"
   const backend = DynamoDb.layer({ tableName }).pipe(
     Layer.provide(Layer.effectDiscard(DynamoDb.ensureTable({ tableName }))),

@@ -1,5 +1,5 @@
 /**
- * Amazon's DynamoDB Local, in memory, on a free port of this machine, for as long as the scope is open.
+ * Amazon's DynamoDB Local, in memory, on a free port of this machine, while the scope is open.
  */
 import { spawnSync } from "node:child_process"
 import { createRequire } from "node:module"
@@ -7,14 +7,14 @@ import { dirname, join } from "node:path"
 import { Effect } from "effect"
 import { freePort, ServerError, startServer } from "./server.ts"
 
-/** What to do where DynamoDB Local can't run here; undefined where it can. */
+/** If DynamoDB Local can't run on this machine, the sentence that says what to do. Otherwise undefined. */
 export const missing = (): string | undefined =>
   spawnSync("java", ["-version"]).status === 0
     ? undefined
-    : "DynamoDB Local needs java, 17 or newer, and there is none on the PATH: install one, such as Debian's " +
-      "default-jre-headless, or name a DynamoDB that runs"
+    : "DynamoDB Local needs java, 17 or newer, and there is none on the PATH: install one, for example Debian's " +
+      "default-jre-headless, or give the endpoint of a running DynamoDB"
 
-/** Starts it, and gives its endpoint once it answers. */
+/** Starts DynamoDB Local, and returns its endpoint once it answers. */
 export const start = Effect.gen(function* () {
   const reason = missing()
   if (reason !== undefined) return yield* new ServerError({ message: reason })

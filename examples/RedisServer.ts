@@ -1,5 +1,5 @@
 /**
- * A Redis server on a port of this machine, for as long as the scope is open.
+ * A Redis server on a port of this machine, while the scope is open.
  */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -9,13 +9,14 @@ import { join } from "node:path"
 import { Effect } from "effect"
 import { freePort, ServerError, startServer } from "./server.ts"
 
-/** What to do where Redis can't run here; undefined where it can. */
+/** If Redis can't run on this machine, the sentence that says what to do. Otherwise undefined. */
 export const missing = (): string | undefined =>
   spawnSync("redis-server", ["--version"]).status === 0
     ? undefined
-    : "There is no redis-server on the PATH: install one, such as Debian's redis-server, or name a Redis that runs"
+    : "There is no redis-server on the PATH: install one, for example Debian's redis-server, or give the URL of a " +
+      "running Redis"
 
-/** Starts one on a free port, with nothing on disk, and gives its URL once it answers. */
+/** Starts a server on a free port that stores nothing on disk. Returns its URL once it answers. */
 export const start = Effect.gen(function* () {
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "redis-"))),
@@ -24,7 +25,7 @@ export const start = Effect.gen(function* () {
   return yield* startIn(folder, yield* freePort, "--save", "")
 })
 
-/** Starts one on a port that keeps its files in a folder, with these settings, and gives its URL once it answers. */
+/** Starts a server on a port, with its files in a folder, and with some settings. Returns its URL once it answers. */
 export const startIn = Effect.fnUntraced(function* (folder: string, port: number, ...settings: ReadonlyArray<string>) {
   const reason = missing()
   if (reason !== undefined) return yield* new ServerError({ message: reason })
@@ -37,7 +38,7 @@ export const startIn = Effect.fnUntraced(function* (folder: string, port: number
   return `redis://127.0.0.1:${port}`
 })
 
-/** Whether it answers a PING, be it to say that it wants a password. */
+/** Succeeds if the server answers a PING. The answer may be that a password is required. */
 const answers = (port: number) =>
   Effect.callback<void, Error>((resume) => {
     const socket = connect(port, "127.0.0.1", () => socket.write("PING\r\n"))

@@ -9,7 +9,7 @@ import * as DynamoDbLocal from "./DynamoDbLocal.ts"
 import * as RedisServer from "./RedisServer.ts"
 import type { ServerError } from "./server.ts"
 
-/** What the flags of the backends say. */
+/** The values of the backends' flags. */
 interface Settings {
   readonly file: string | undefined
   readonly url: string | undefined
@@ -19,10 +19,10 @@ interface Settings {
 
 type Backend = Layer.Layer<StorageBackend.StorageBackend, { readonly _tag: string; readonly message: string }>
 
-/** What the examples name their keys and tables by. */
-const ours = "effect-versioned-store-examples"
+/** The prefix of the examples' keys, and the name of their table. */
+const examplesName = "effect-versioned-store-examples"
 
-/** The backends that the examples can run on, by the name that `--backend` takes, and the flags that go with each. */
+/** The backends that the examples can run on, by their names for `--backend`, each with its other flags. */
 const backends = {
   memory: { flags: [], layer: () => InMemory.layer },
 
@@ -32,8 +32,8 @@ const backends = {
     flags: ["url"],
     layer: ({ url }: Settings) =>
       Layer.unwrap(
-        Effect.map(running(RedisServer, "--url", url), (url) =>
-          Redis.layer({ keyPrefix: ours }).pipe(Layer.provide(RedisClient.layer({ url })))
+        Effect.map(addressOf(RedisServer, "--url", url), (url) =>
+          Redis.layer({ keyPrefix: examplesName }).pipe(Layer.provide(RedisClient.layer({ url })))
         )
       )
   },
@@ -44,9 +44,9 @@ const backends = {
       if (table !== undefined && endpoint === undefined) {
         return DynamoDb.layer({ tableName: table }).pipe(Layer.provide(DynamoDb.layerClient()))
       }
-      const tableName = table ?? ours
+      const tableName = table ?? examplesName
       return Layer.unwrap(
-        Effect.map(running(DynamoDbLocal, "--endpoint", endpoint), (endpoint) =>
+        Effect.map(addressOf(DynamoDbLocal, "--endpoint", endpoint), (endpoint) =>
           DynamoDb.layer({ tableName }).pipe(
             Layer.provide(Layer.effectDiscard(DynamoDb.ensureTable({ tableName }))),
             Layer.provide(DynamoDb.layerClient({ endpoint, ...localDefaults }))
@@ -60,22 +60,22 @@ const backends = {
   { readonly flags: ReadonlyArray<keyof Settings>; readonly layer: (settings: Settings) => Backend }
 >
 
-/** Where a server answers: the one that a flag names, or one that is started here. */
-const running = (
+/** The address of a server: the address that a flag gives, or that of a server which is started here. */
+const addressOf = (
   server: {
     readonly missing: () => string | undefined
     readonly start: Effect.Effect<string, ServerError, Scope.Scope>
   },
   flag: string,
-  given: string | undefined
+  flagValue: string | undefined
 ) =>
   Effect.suspend((): Effect.Effect<string, ServerError | WrongFlags, Scope.Scope> => {
-    if (given !== undefined) return Effect.succeed(given)
+    if (flagValue !== undefined) return Effect.succeed(flagValue)
     const reason = server.missing()
-    return reason === undefined ? server.start : Effect.fail(new WrongFlags({ message: `${reason} by ${flag}` }))
+    return reason === undefined ? server.start : Effect.fail(new WrongFlags({ message: `${reason} with ${flag}` }))
   })
 
-/** DynamoDB Local takes any region and credentials, but wants some. */
+/** DynamoDB Local accepts any region and credentials, but requires some. */
 const localDefaults = {
   ...(process.env.AWS_REGION === undefined ? { region: "us-east-1" } : {}),
   ...(process.env.AWS_ACCESS_KEY_ID === undefined
@@ -87,7 +87,7 @@ type Name = keyof typeof backends
 
 const names = Object.keys(backends) as ReadonlyArray<Name>
 
-/** What the flags choose. */
+/** The backend that the flags choose, with its settings. */
 interface Choice extends Settings {
   readonly backend: Name
 }
@@ -95,7 +95,7 @@ interface Choice extends Settings {
 /** The flags that choose a backend. */
 export const backendFlags = {
   backend: Flag.Literals("backend", names).pipe(
-    Flag.withDescription("Where the records are kept; by default sqlite"),
+    Flag.withDescription("The backend that keeps the records; by default sqlite"),
     Flag.withDefault("sqlite")
   ),
   file: Flag.String("file").pipe(
@@ -105,17 +105,23 @@ export const backendFlags = {
   ),
   url: Flag.String("url").pipe(
     Flag.withSchema(Schema.NonEmptyString),
-    Flag.withDescription("The URL of a Redis, such as redis://localhost:6379; without it, a redis-server is started"),
+    Flag.withDescription(
+      "The URL of a Redis, for example redis://localhost:6379; without it, a redis-server is started"
+    ),
     Flag.withDefault(undefined)
   ),
   table: Flag.String("table").pipe(
     Flag.withSchema(Schema.NonEmptyString),
-    Flag.withDescription("The DynamoDB table, in AWS unless there is an endpoint; without either, DynamoDB Local runs"),
+    Flag.withDescription(
+      "The DynamoDB table, in AWS unless an endpoint is given; without table and endpoint, DynamoDB Local is started"
+    ),
     Flag.withDefault(undefined)
   ),
   endpoint: Flag.String("endpoint").pipe(
     Flag.withSchema(Schema.NonEmptyString),
-    Flag.withDescription("The URL of a DynamoDB, such as http://localhost:8000; the table is created if it is missing"),
+    Flag.withDescription(
+      "The URL of a DynamoDB, for example http://localhost:8000; the table is created if it is missing"
+    ),
     Flag.withDefault(undefined)
   )
 }
@@ -127,28 +133,30 @@ export const layerBackend = ({ backend, ...settings }: Choice): Backend => {
   for (const name of names) {
     const { flags } = backends[name]
     if (name !== backend && flags.some((flag) => settings[flag] !== undefined)) {
-      const told = flags.map((flag) => `--${flag}`).join(" and ")
+      const flagNames = flags.map((flag) => `--${flag}`).join(" and ")
       return Layer.unwrap(
-        Effect.fail(new WrongFlags({ message: `${told} ${flags.length > 1 ? "go" : "goes"} with --backend ${name}` }))
+        Effect.fail(new WrongFlags({ message: `${flagNames} can only be used with --backend ${name}` }))
       )
     }
   }
   return backends[backend].layer(settings)
 }
 
-/** The choice as several processes can make it: a server that only one would start is started here, for all. */
+/**
+ * Makes a choice that several processes can share. If a server has to be started, it is started here, for all of them.
+ */
 export const share = Effect.fnUntraced(function* (choice: Choice) {
   if (choice.backend === "memory" || choice.file === ":memory:") {
-    return yield* new WrongFlags({ message: "Memory is of one process alone: choose another --backend or --file" })
+    return yield* new WrongFlags({ message: "Processes can't share memory: choose another --backend or --file" })
   }
-  if (choice.backend === "redis") return { ...choice, url: yield* running(RedisServer, "--url", choice.url) }
+  if (choice.backend === "redis") return { ...choice, url: yield* addressOf(RedisServer, "--url", choice.url) }
   if (choice.backend === "dynamodb" && choice.table === undefined) {
-    return { ...choice, endpoint: yield* running(DynamoDbLocal, "--endpoint", choice.endpoint) }
+    return { ...choice, endpoint: yield* addressOf(DynamoDbLocal, "--endpoint", choice.endpoint) }
   }
   return choice
 })
 
-/** The flags that another process makes the same choice by. */
+/** The flags with which another process makes the same choice. */
 export const flagsOf = (choice: Choice): ReadonlyArray<string> =>
   Object.entries(choice).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, value]))
 

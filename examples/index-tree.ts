@@ -1,10 +1,10 @@
 /**
  * Many workers index a directory tree, and coordinate only through the store.
  *
- * Each file is a record. A worker claims one by compare-and-set, with a lease; reads the file; and completes the record
- * by compare-and-set on the very claim it made. Some workers die with a claim in hand and some sleep through a lease:
- * others take over what they held, and whoever wakes up late can't complete what another has taken. So does a whole run
- * that is stopped: the next one goes on from what is in the store.
+ * Each file is a record. A worker claims a record by compare-and-set, with a lease. It reads the file, and then
+ * completes the record by compare-and-set on exactly its own claim. Some workers die while they hold a claim, and some
+ * sleep until their lease has ended. Other workers take over those claims. If a worker wakes up after that, it can't
+ * complete the record any more. If a whole run is stopped, the next run continues from the records in the store.
  */
 import { createHash } from "node:crypto"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
@@ -30,8 +30,10 @@ import { asUserError, backendFlags, layerBackend } from "./backends.ts"
 
 const lease = Duration.millis(500)
 
-/** The summary is what all workers change at once: a conflict is retried for a minute, rather than a number of times. */
-const untilItLands = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("1 second")]).pipe(
+/**
+ * All workers change the summary at the same time, so its conflicts are retried for a minute, not a number of times.
+ */
+const summaryRetrySchedule = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("1 second")]).pipe(
   Schedule.jittered,
   Schedule.upTo({ duration: "1 minute" })
 )
@@ -64,16 +66,19 @@ const summaryOf = (files: ReadonlyArray<Contents>): Summary => ({
 
 // --- files --------------------------------------------------------------------
 
-/** The regular files below a folder, by their path from it, without those of SQLite, which may be of the index itself. */
+/**
+ * The regular files in a folder and its subfolders, as paths relative to the folder. Files of SQLite are left out,
+ * since the index itself may be one.
+ */
 const walk = (
   dir: string,
-  below = ""
+  subfolder = ""
 ): Effect.Effect<Array<string>, PlatformError.PlatformError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function* () {
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
-    const found = yield* Effect.forEach(yield* fs.readDirectoryEntries(path.join(dir, below)), (entry) => {
-      const name = path.join(below, entry.name)
+    const found = yield* Effect.forEach(yield* fs.readDirectoryEntries(path.join(dir, subfolder)), (entry) => {
+      const name = path.join(subfolder, entry.name)
       if (entry.type === "Directory") return walk(dir, name)
       return Effect.succeed(entry.type === "File" && !/\.db(-wal|-shm)?$/.test(name) ? [name] : [])
     })
@@ -93,7 +98,7 @@ const read = Effect.fnUntraced(function* (file: string) {
   return { lines, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex"), modified }
 })
 
-/** Paths can be longer than ids. */
+/** The hash of a path. Paths can be too long for an id. */
 const hash = (path: string) => createHash("sha256").update(path).digest("hex")
 
 // --- the index ----------------------------------------------------------------
@@ -109,13 +114,16 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
 
   const list = Stream.runCollect(records.stream({ owner }))
 
-  /** Whether the file is as it was when it was indexed. */
+  /** Whether a file has not changed since it was indexed. */
   const isCurrent = ({ value }: FileRecord) =>
     value._tag === "Done"
       ? Effect.map(modifiedOf(path.join(dir, value.path)), (now) => DateTime.Equivalence(now, value.contents.modified))
       : Effect.succeed(false)
 
-  /** Sees that each file has a record and no other has; those that an earlier run has done stay. Returns how many. */
+  /**
+   * Makes a record for each file, and removes the records of other files. Records that an earlier run has completed are
+   * kept if the file has not changed. Returns how many records were kept.
+   */
   const plan = Effect.fnUntraced(function* (files: ReadonlyArray<string>) {
     const expiresAt = DateTime.add(yield* DateTime.now, { days: 1 })
     yield* summaries.create(total, summaryOf([]), { expiresAt })
@@ -140,8 +148,8 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
     return kept.filter((kept) => kept).length
   })
 
-  /** Another worker was first. */
-  const lost = () =>
+  /** Counts a conflict, in which another worker was first. */
+  const countConflict = () =>
     Effect.sync(() => {
       counts.conflicts++
       return undefined
@@ -154,7 +162,7 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
     const leaseEnds = DateTime.addDuration(now, lease)
     const claimed = yield* records
       .setIfVersion(record, { _tag: "Claimed", path: value.path, worker, leaseEnds })
-      .pipe(Effect.catchTag("VersionConflict", lost))
+      .pipe(Effect.catchTag("VersionConflict", countConflict))
     if (claimed !== undefined && value._tag === "Claimed") counts.takeovers++
     return claimed
   })
@@ -163,7 +171,7 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
     const contents = yield* read(path.join(dir, claimed.value.path))
     const done = yield* records
       .setIfVersion(claimed, { _tag: "Done", path: claimed.value.path, run, contents })
-      .pipe(Effect.catchTag("VersionConflict", lost))
+      .pipe(Effect.catchTag("VersionConflict", countConflict))
     if (done === undefined) {
       counts.late++
       return
@@ -175,11 +183,14 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
         lines: lines + contents.lines,
         bytes: bytes + contents.bytes
       }),
-      { retrySchedule: Schedule.tap(untilItLands, () => Effect.sync(() => counts.retries++)) }
+      { retrySchedule: Schedule.tap(summaryRetrySchedule, () => Effect.sync(() => counts.retries++)) }
     )
   })
 
-  /** Works until nothing is left, from a random record on. One worker in four dies with its third claim in hand, and one sleeps. */
+  /**
+   * Works until every record is done, and starts at a random record. One worker in four dies with its third claim, and
+   * one in four sleeps with it until the lease has ended.
+   */
   const work = Effect.fnUntraced(function* (worker: number) {
     const [dies, sleeps] = [worker % 4 === 1, worker % 4 === 2]
     let claims = 0
@@ -206,7 +217,7 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
   return { run, plan, list, work, done, summary, counts }
 })
 
-/** A run that goes on at the same time was first. */
+/** Ignores that another run, at the same time, was first. */
 const ignoreOthers = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.catchIf(
     effect,
@@ -214,7 +225,10 @@ const ignoreOthers = <A, E extends { readonly _tag: string }, R>(effect: Effect.
     () => Effect.void
   )
 
-/** What differs between the index and a plain sequential walk of the same files, and in what this run has added up. */
+/**
+ * The differences between the index and a plain sequential walk of the same files, and between the summary of this run
+ * and its records.
+ */
 const differences = Effect.fnUntraced(function* (
   dir: string,
   files: ReadonlyArray<string>,

@@ -5,7 +5,7 @@ import { Data, Effect, Schedule } from "effect"
 
 export class ServerError extends Data.TaggedError("ServerError")<{ readonly message: string }> {}
 
-/** A port on loopback that nothing listens on. */
+/** A port on loopback on which nothing listens. */
 export const freePort = Effect.callback<number>((resume) => {
   const server = createServer().listen(0, "127.0.0.1", () => {
     const address = server.address()
@@ -13,10 +13,10 @@ export const freePort = Effect.callback<number>((resume) => {
   })
 })
 
-// A server runs below a shell that ends it as soon as this process is gone, however it went.
+// The server is a child of a shell. The shell ends the server as soon as this process is gone, for whatever reason.
 const script = 'exec 3<&0; "$@" & child=$!; (cat <&3 >/dev/null; kill $child 2>/dev/null) & wait $child'
 
-/** Starts a server, returns once it answers, and ends it with the scope. */
+/** Starts a server, and returns once it answers. When the scope closes, the server is ended. */
 export const startServer = Effect.fnUntraced(function* (options: {
   readonly name: string
   readonly command: ReadonlyArray<string>

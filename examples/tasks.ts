@@ -1,9 +1,9 @@
 /**
- * A worker and a client of tasks, in processes of their own that meet only in the storage.
+ * A worker and a client of tasks, in separate processes that share only the storage.
  *
- * The task counts, and asks for a name in the middle. Its worker is killed while it waits; the client answers when there
- * is no worker at all; another worker goes on where the first one was. A second task is cancelled under its worker's
- * hands.
+ * The task counts, and asks for a name in the middle. Its worker is killed while the task waits. The client answers
+ * while no worker runs. Another worker continues the task from its stored state. A second task is cancelled
+ * while its worker works on it.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Fiber, Layer, Schedule, Stream } from "effect"
@@ -18,7 +18,7 @@ const often = { schedule: Schedule.spaced("50 millis") }
 
 // --- the worker ---------------------------------------------------------------
 
-/** All that it knows is in the task, so that any worker can go on with what another has begun. */
+/** Works on a task. The whole state is in the task, so any worker can continue a task that another worker has begun. */
 const work = Effect.fnUntraced(function* (key: TaskStore.TaskKey) {
   const tasks = yield* TaskStore.TaskStore
   let record = yield* tasks.get(key)
@@ -44,13 +44,13 @@ const work = Effect.fnUntraced(function* (key: TaskStore.TaskKey) {
 
 const worker = Command.make(
   "worker",
-  { owner: Flag.String("owner").pipe(Flag.withDescription("Whose tasks are worked on")), ...backendFlags },
+  { owner: Flag.String("owner").pipe(Flag.withDescription("The owner of the tasks")), ...backendFlags },
   ({ owner: ownerId, ...choice }) =>
     Effect.gen(function* () {
       const tasks = yield* TaskStore.TaskStore
       const open = (yield* tasks.list({ ownerId })).tasks.filter(({ task }) => task.status === "working")
       yield* Effect.forEach(open, ({ task: { taskId } }) =>
-        // Whoever was first has ended the task, or moved it on.
+        // Another process was first, and has ended or changed the task.
         Effect.catchTag(work({ ownerId, taskId }), "InvalidTransition", (error) =>
           Console.log(`worker: ${error.message}`)
         )
@@ -64,10 +64,13 @@ const worker = Command.make(
 
 // --- the client ---------------------------------------------------------------
 
-/** The first state of a task that is as it should be. */
-const seen = Effect.fnUntraced(function* (key: TaskStore.TaskKey, is: (record: Task.TaskRecord) => boolean) {
+/** Waits until the state of a task fulfils a condition. */
+const awaitState = Effect.fnUntraced(function* (
+  key: TaskStore.TaskKey,
+  condition: (record: Task.TaskRecord) => boolean
+) {
   const tasks = yield* TaskStore.TaskStore
-  return yield* Stream.runDrain(tasks.changes(key, often).pipe(Stream.takeUntil(is)))
+  return yield* Stream.runDrain(tasks.changes(key, often).pipe(Stream.takeUntil(condition)))
 })
 
 const client = Effect.fnUntraced(function* (ownerId: string, startWorker: ReturnType<typeof workerProcess>) {
@@ -80,7 +83,7 @@ const client = Effect.fnUntraced(function* (ownerId: string, startWorker: Return
   const greeting = yield* create
   yield* Console.log(`client: has created task ${greeting.taskId}`)
   const first = yield* startWorker
-  yield* seen(greeting, ({ task }) => task.status === "input_required")
+  yield* awaitState(greeting, ({ task }) => task.status === "input_required")
   yield* first.kill
   yield* Console.log("client: has killed the worker")
   yield* tasks.deliverInputs(greeting, { name: "Luca" })
@@ -92,7 +95,7 @@ const client = Effect.fnUntraced(function* (ownerId: string, startWorker: Return
 
   const unwanted = yield* create
   const third = yield* startWorker
-  yield* seen(unwanted, ({ variables }) => variables.step === 2)
+  yield* awaitState(unwanted, ({ variables }) => variables.step === 2)
   yield* tasks.cancel(unwanted, "not wanted any more")
   yield* Console.log("client: has cancelled the second task")
   yield* third.stops
@@ -100,7 +103,7 @@ const client = Effect.fnUntraced(function* (ownerId: string, startWorker: Return
   yield* Console.log(`client: the tasks are ${states.join(" and ")}`)
 })
 
-/** Starts a worker, and shows what it says. `stops` waits until it has said that it stops. */
+/** Starts a worker, and prints its output. `stops` waits until the worker has said that it stops. */
 const workerProcess = Effect.fnUntraced(function* (flags: ReadonlyArray<string>) {
   const handle = yield* ChildProcess.make("node", [import.meta.filename, "worker", ...flags], { stderr: "inherit" })
   const output = yield* handle.stdout.pipe(
@@ -126,7 +129,7 @@ const command = Command.make("tasks", backendFlags, (flags) =>
     )
   }).pipe(Effect.scoped, asUserError)
 ).pipe(
-  Command.withDescription("Plays the life of two tasks with a client and workers that are killed on the way"),
+  Command.withDescription("Runs two tasks with a client and workers that are killed on the way"),
   Command.withSubcommands([worker])
 )
 

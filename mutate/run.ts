@@ -1,9 +1,9 @@
 /**
- * Mutation testing: Stryker changes the code in small ways, and whatever change no test notices is reported.
+ * Mutation testing. Stryker changes the code in small ways, and reports each change that no test notices.
  *
- * `npm run mutate` goes through every group below, and writes a report for each into `mutate/report/`.
- * `npm run mutate -- --mutate src/StorageKey.ts` takes one file; `:10-20` behind it takes these lines alone. What else
- * stands there goes on to Stryker.
+ * `npm run mutate` goes through every group below, and writes a report for each group into `mutate/report/`.
+ * `npm run mutate -- --mutate src/StorageKey.ts` changes only one file. `src/StorageKey.ts:10-20` changes only these
+ * lines. Other arguments are passed on to Stryker.
  */
 import { spawn } from "node:child_process"
 import { join, matchesGlob } from "node:path"
@@ -12,9 +12,9 @@ import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
 import * as RedisServer from "../examples/RedisServer.ts"
 
 /**
- * Which tests are to notice a change in which files. The tests of the package, the documentation and the examples run
- * what was built, not what Stryker changes, and those named `processes` and `kills` run it in processes of their own,
- * where no mutant is active: they are in no group.
+ * The groups of files to change, each with the tests that should notice a change in them. Some tests are in no group.
+ * The tests of the package, the documentation and the examples run the built code, which Stryker does not change. The
+ * tests named `processes` and `kills` run the code in other processes, in which no mutant is active.
  */
 const groups = [
   {

@@ -1,6 +1,6 @@
 /**
- * Leaves out the words that only a person reads: no test holds an error's sentence to the letter, and none should.
- * A text with a space is a sentence here. What a program reads (a tag, a key, a reason) has none, and is mutated.
+ * Leaves sentences for people unchanged, since no test should compare an error's sentence letter by letter. A text with
+ * a space counts as a sentence. A text for programs (a tag, a key, a reason) has no space, and is mutated.
  */
 
 interface Node {
@@ -10,7 +10,10 @@ interface Node {
   readonly quasis?: ReadonlyArray<{ readonly value: { readonly raw: string } }>
 }
 
-/** Leaving a template out leaves out what is computed in it, so it is left out if that is nothing but names. */
+/**
+ * Whether a text is a sentence. If a template is left unchanged, so are the expressions in it. So a template counts
+ * only if all its expressions are names.
+ */
 const isSentence = ({ type, value, expressions = [], quasis = [] }: Node): boolean =>
   type === "StringLiteral"
     ? /\w \w|\w: | \w/.test(String(value))

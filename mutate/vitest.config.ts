@@ -2,7 +2,8 @@ import { defineConfig } from "vitest/config"
 
 const { DYNAMODB_ENDPOINT, MUTATE_TESTS, REDIS_URL } = process.env
 
-// The engines are started once, by run.ts: Stryker ends a worker that hangs, and would start them again each time.
+// run.ts starts the engines once. Stryker ends a worker that hangs, so a worker would start the engines again each
+// time.
 export default defineConfig({
   test: {
     include: MUTATE_TESTS?.split(",") ?? [],

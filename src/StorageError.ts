@@ -7,7 +7,7 @@ import { StorageKey } from "./StorageKey.ts"
 import type { VersionedRecord } from "./VersionedRecord.ts"
 
 /**
- * There is no live record at the key. Either no record was written there, or the record was deleted, or it has expired.
+ * The key has no live record. Either no record was written there, or the record was deleted, or it has expired.
  *
  * @example
  * ```ts
@@ -72,7 +72,7 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-ver
  *
  * `expected` and `actual` are versions. `actual` is the version that the record really has. If `actual` equals
  * `expected`, another write made a record of the same version, for example after a delete. If `actual` is 0, the record
- * is gone. If `expected` is 0, the write expected that there is no record.
+ * is gone. If `expected` is 0, the write expected no record.
  *
  * If the engine returns the record with the refusal, the record is in `current`, so a retry needs no read. `current` is
  * for the program only. It is not a field of the Schema, and no log, inspection or encoding of the error shows it.

@@ -11,7 +11,7 @@ export interface VersionedRecord {
   readonly key: StorageKey
   /** The record's data: any well-formed text. A backend returns it byte for byte. */
   readonly data: string
-  /** A safe integer from 1 up. Each write of the record raises it. */
+  /** A safe integer from 1 up. Each write of the record makes it higher. */
   readonly version: number
   /** The write id of the write that made this version. Undefined if another client wrote the record without one. */
   readonly writeId: string | undefined

@@ -5,11 +5,11 @@ import * as RedisServer from "../examples/RedisServer.ts"
 
 declare module "vitest" {
   interface ProvidedContext {
-    /** Where DynamoDB answers; undefined where there is none, so that its tests are skipped. */
+    /** The endpoint of DynamoDB. If it is undefined, the tests that need DynamoDB are skipped. */
     dynamoDbEndpoint: string | undefined
-    /** Where Redis answers; undefined where there is none, so that its tests are skipped. */
+    /** The URL of Redis. If it is undefined, the tests that need Redis are skipped. */
     redisUrl: string | undefined
-    /** Whether tests can start Redis servers of their own. */
+    /** Whether tests can start their own Redis servers. */
     hasRedisServer: boolean
   }
 }
@@ -19,8 +19,10 @@ export default async (project: TestProject) => {
   const scope = Effect.runSync(Scope.make())
   const { DYNAMODB_ENDPOINT, REDIS_URL } = process.env
 
-  /** Where an engine answers that is given, or that is started unless it can't be. */
-  const running = async (
+  /**
+   * The address of an engine: the given one, or that of an engine that is started. Undefined if it can't be started.
+   */
+  const addressOf = async (
     name: string,
     { missing, start }: { readonly missing: () => string | undefined; readonly start: typeof DynamoDbLocal.start },
     variable: string,
@@ -30,12 +32,15 @@ export default async (project: TestProject) => {
     const reason = missing()
     if (reason === undefined) return Effect.runPromise(Scope.provide(start, scope))
     if (process.env.CI !== undefined) throw new Error(reason)
-    console.warn(`The tests of ${name} are skipped. ${reason} by ${variable}.`)
+    console.warn(`The tests of ${name} are skipped. ${reason} in ${variable}.`)
     return undefined
   }
 
-  project.provide("dynamoDbEndpoint", await running("DynamoDB", DynamoDbLocal, "DYNAMODB_ENDPOINT", DYNAMODB_ENDPOINT))
-  project.provide("redisUrl", await running("Redis", RedisServer, "REDIS_URL", REDIS_URL))
+  project.provide(
+    "dynamoDbEndpoint",
+    await addressOf("DynamoDB", DynamoDbLocal, "DYNAMODB_ENDPOINT", DYNAMODB_ENDPOINT)
+  )
+  project.provide("redisUrl", await addressOf("Redis", RedisServer, "REDIS_URL", REDIS_URL))
   const reason = RedisServer.missing()
   project.provide("hasRedisServer", reason === undefined)
   if (reason !== undefined && REDIS_URL !== undefined) {

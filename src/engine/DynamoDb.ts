@@ -1,5 +1,5 @@
 /**
- * Records in an Amazon DynamoDB table: for state that many machines and functions share.
+ * Records in an Amazon DynamoDB table, for state that many machines and functions share.
  *
  * A get, put, create, compare-and-set and delete are one request each, won or lost. A page is one request if no record
  * in it has expired and it fits DynamoDB's 1 MB. The layout of the table is that of the Rust crate pmcp-tasks, which
@@ -50,7 +50,7 @@ export type { TableOptions } from "./internal/dynamodb/table.ts"
 export class Client extends Context.Service<Client, DynamoDBClient>()("effect-versioned-store/DynamoDb/Client") {}
 
 /**
- * Where the records are, and how requests are sent.
+ * The table of the records, and how requests are sent.
  *
  * @category models
  * @since 0.1.0
@@ -70,8 +70,8 @@ export interface Options {
   /** How long a request may wait for its answer before it is aborted; 5 seconds by default. */
   readonly requestTimeout?: Duration.Input | undefined
   /**
-   * The most bytes of UTF-8 that one record's data may take; 384 KiB by default. DynamoDB's own limit of an item is 400
-   * KB.
+   * The most bytes of UTF-8 that one record's data may take; 384 KiB by default. DynamoDB's own limit for an item is
+   * 400 KB.
    */
   readonly maxDataBytes?: number | undefined
   /** How a transient failure is retried; `StorageBackend.defaultRetrySchedule` by default. */
@@ -79,7 +79,7 @@ export interface Options {
 }
 
 /**
- * Which DynamoDB, for a client that the Layer makes.
+ * The settings of a client that the Layer makes.
  *
  * @category models
  * @since 0.1.0
@@ -153,7 +153,7 @@ export const layerClient = (config: DynamoDBClientConfig = {}): Layer.Layer<Clie
   )
 
 /**
- * Records in a table, with a client of their own, all from configuration.
+ * Records in a table, with a client that the Layer makes. Every setting comes from configuration.
  *
  * @example
  * ```ts
@@ -218,7 +218,7 @@ const configured = (table: Config.Config<string>): Config.Config<Options & Clien
 }
 
 /**
- * Records in the table that `DYNAMODB_TABLE` names, `pmcp_tasks` by default, with a client of their own.
+ * Records in the table that `DYNAMODB_TABLE` names, `pmcp_tasks` by default, with a client that the Layer makes.
  *
  * Each setting is also a variable: `DYNAMODB_ENDPOINT`, `DYNAMODB_REGION`, `DYNAMODB_CONSISTENT_READ` (true),
  * `DYNAMODB_REQUEST_TIMEOUT` (5 seconds), `DYNAMODB_RETRIES` (10), `DYNAMODB_MAX_DATA_BYTES` (393216),

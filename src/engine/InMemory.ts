@@ -1,8 +1,8 @@
 /**
- * Records in this process's memory: for tests, and for state that may go when the process ends.
+ * Records in this process's memory, for tests and for state that may be lost when the process ends.
  *
  * A get takes O(1), a write O(log n), a page O(page) and a cleanup O(expired). Expired records take memory until
- * `cleanupExpired` runs. A store at its capacity drops them by itself before it refuses a write.
+ * `cleanupExpired` runs. A store at its capacity drops them before it refuses a write.
  */
 import * as Layer from "effect/Layer"
 import * as Engine from "../Engine.ts"
@@ -46,7 +46,7 @@ export const layer: Layer.Layer<StorageBackend> = Layer.sync(StorageBackend)(() 
 
 /**
  * A store with bounds, fresh for every build of the Layer. If a write would go past a bound, it fails with
- * `CapacityExceeded`. A full store first drops what has expired.
+ * `CapacityExceeded`. A full store first drops expired records.
  *
  * @example
  * ```ts

@@ -1,9 +1,9 @@
 /**
- * Records in Redis, 6.2 or newer, or Redis Cluster: for fleets that already run it.
+ * Records in Redis, 6.2 or newer, or in a Redis Cluster, for applications that run Redis already.
  *
  * It is built on Effect's own Redis service. `effect-versioned-store/RedisClient` provides that service, and so does
- * `NodeRedis.layer` of `@effect/platform-node`. Each operation is one command or one Lua script: atomic, and one round
- * trip. A script that the server does not know yet takes one more, and `cleanupExpired` takes many.
+ * `NodeRedis.layer` of `@effect/platform-node`. Each operation is one command or one Lua script, which is atomic and
+ * one round trip. If the server does not know the script yet, it takes one more. `cleanupExpired` takes many.
  *
  * A record is a hash. Each owner has two sorted sets: an index of the ids in order, and one by expiry. The keys of one
  * owner share a hash tag, so they are on one node of a cluster. Redis's own expiry removes a hash five minutes after
@@ -26,13 +26,13 @@ import { misconfigured } from "./internal/failure.ts"
 import { asRead, makeEngine, makeRun } from "./internal/redis/requests.ts"
 
 /**
- * Where in Redis the records are, and how commands are sent.
+ * The keys of the records, and how commands are sent.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options {
-  /** The start of all keys, `evs` by default. Stores with different prefixes share nothing. */
+  /** The prefix of all keys; `evs` by default. Stores with different prefixes share no records. */
   readonly keyPrefix?: string | undefined
   /** How long a command may wait for its answer; 5 seconds by default. */
   readonly requestTimeout?: Duration.Input | undefined

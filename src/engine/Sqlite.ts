@@ -1,12 +1,12 @@
 /**
- * Records in an SQLite file: for state that outlives the process, on one machine. Several processes may share the file.
+ * Records in an SQLite file, for state that outlives the process, on one machine. Several processes may share the file.
  *
- * It is built on `node:sqlite`, which Node.js brings, and not on `@effect/sql-sqlite-node`: that package has a release
- * for Effect 3, and betas for Effect 4 that import modules which Effect 4.1 no longer has.
+ * The backend is built on `node:sqlite`, which is part of Node.js. It is not built on `@effect/sql-sqlite-node`, since
+ * that package has a release for Effect 3, and betas for Effect 4 that import modules which Effect 4.1 no longer has.
  *
- * Each operation is one statement. A refused write takes a transaction more, to say truly what is there. Calls are
- * synchronous: a write stops the event loop until the disk has confirmed it. Waiting for a file that another process
- * has locked does not stop the loop: the operation is tried again under a schedule.
+ * Each operation is one statement. A refused write takes one more transaction, which also reads the stored record.
+ * Statements are synchronous, so a write stops the event loop until the disk has confirmed it. If another process has
+ * locked the file, the operation is retried under a schedule, which does not stop the event loop.
  */
 import { DatabaseSync } from "node:sqlite"
 import * as Config from "effect/Config"
@@ -26,7 +26,7 @@ import { ensureSchema } from "./internal/sqlite/layout.ts"
 import { attempted, makeEngine, type Run, transaction } from "./internal/sqlite/requests.ts"
 
 /**
- * Which file, and how it is used.
+ * The file, and how it is used.
  *
  * @category models
  * @since 0.1.0
@@ -44,15 +44,15 @@ export interface Options {
   /** The most bytes of UTF-8 that one record's data may take; 384 KiB by default. */
   readonly maxDataBytes?: number | undefined
   /**
-   * How an operation on a file that another process has locked is tried again. By default it waits from 1 ms, doubled
-   * up to 20 ms before a jitter of 20%, for 30 s.
+   * How an operation is retried while another process has the file locked. By default it waits exponentially from 1 ms
+   * up to 20 ms, with a jitter of ±20%, for 30 s.
    */
   readonly retrySchedule?: Schedule.Schedule<unknown> | undefined
 }
 
 const untilUnlocked = backoffFor("1 millis", "20 millis", "30 seconds")
 
-/** Runs operations on a file, again and again while another process has it locked. */
+/** Runs operations on a file, and retries them while another process has the file locked. */
 const makeRun = (filename: string, retrySchedule: Schedule.Schedule<unknown>): Run => {
   const run =
     (kind: keyof Run) =>
@@ -96,7 +96,8 @@ const make = Effect.fnUntraced(function* ({
     return yield* misconfigured("The name of the file is empty, or has U+0000: give another name")
   }
   const run = makeRun(filename, retrySchedule)
-  // Opening may create the file and its tables. Opening it again does no harm, so an error counts as one of a read.
+  // Opening may create the file and its tables, and can be repeated without harm. So its errors are treated as a
+  // read's.
   const open = run.read
   const db = yield* Effect.acquireRelease(
     Effect.suspend(() => open(() => new DatabaseSync(filename))),
@@ -108,10 +109,10 @@ const make = Effect.fnUntraced(function* ({
   if (mode !== "wal" && filename !== ":memory:") {
     return yield* misconfigured(`${filename} can't have a write-ahead log: put it on a local disk`)
   }
-  // On macOS a disk confirms what it has not written yet, unless `fullfsync` is on.
+  // On macOS, a disk confirms writes that are still in its cache, unless `fullfsync` is on.
   yield* open(() => db.exec(`PRAGMA synchronous = ${synchronous}; PRAGMA fullfsync = ${synchronous === "FULL"}`))
   const engine = yield* open(() => makeEngine(db, run))
-  // By then a locked file has been tried again, and no other failure passes by itself.
+  // `run` has already retried while the file was locked, and no other failure passes by itself.
   return Engine.make(engine, { maxDataBytes, retrySchedule: Schedule.recurs(0) })
 })
 

@@ -1,6 +1,6 @@
 /**
- * Effect's `KeyValueStore` on any backend, for one owner. Code that is written for that service runs on it unchanged,
- * and shares its values with other processes and machines.
+ * Effect's `KeyValueStore` on any backend, for a single owner. Code that is written for that service runs on it
+ * unchanged, and shares its values with other processes and machines.
  *
  * It behaves as `KeyValueStore.layerMemory` does, for any key, with values of up to 384 KiB as JSON. Bytes are stored
  * as base64, which is a third longer. `modify` is atomic among all clients.

@@ -1,6 +1,6 @@
 /**
- * Effect's `BackingPersistence` on any backend, for one owner. `Persistence`, `PersistedCache` and persisted chats run
- * on it unchanged, and share their values with other processes and machines.
+ * Effect's `BackingPersistence` on any backend, for a single owner. `Persistence`, `PersistedCache` and persisted chats
+ * run on it unchanged, and share their values with other processes and machines.
  */
 import type * as Clock from "effect/Clock"
 import * as Digest from "effect/crypto/Digest"
@@ -72,7 +72,7 @@ const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: st
         { concurrency }
       ),
     set,
-    // Of several entries for one key, the last one counts.
+    // If several entries have the same key, the last one counts.
     setMany: (many) =>
       Effect.forEach(new Map(many.map((entry) => [entry[0], entry])).values(), (entry) => set(...entry), {
         concurrency,

@@ -1,10 +1,10 @@
 /**
- * Effect's Redis service, made with the client `redis` (node-redis), for one server or for a Redis Cluster.
+ * Effect's Redis service, made with the client `redis` (node-redis), for a single server or for a Redis Cluster.
  *
- * `NodeRedis.layer` of `@effect/platform-node` makes the service for one server, too. The Layers here behave
+ * `NodeRedis.layer` of `@effect/platform-node` makes the service for a single server, too. The Layers here behave
  * differently if Redis does not answer:
  *
- * - If there is no connection, a command fails at once. The client does not keep it to send it later.
+ * - Without a connection, a command fails at once. The client does not keep it to send it later.
  * - If a command is interrupted or times out before it was sent, it is never sent.
  * - If a connection gives no answers any more, it is replaced.
  * - The Layer does not wait without end for an answer, neither when it opens nor when it closes.
@@ -25,8 +25,8 @@ import { failureOf, hideArguments, isNotSent, messageOf } from "../engine/intern
 import type { Backend } from "../StorageError.ts"
 
 /**
- * The service for one server, with the options of node-redis's `createClient`. Here `disableOfflineQueue` is true by
- * default. Building the Layer connects to the server. If it can't connect within 5 seconds, it fails with `Backend`.
+ * The service for a single server, with the options of node-redis's `createClient`. Here `disableOfflineQueue` is true
+ * by default. Building the Layer connects to the server. If it can't connect within 5 seconds, it fails with `Backend`.
  *
  * @example
  * ```ts

@@ -207,7 +207,7 @@ export const TaskRecord = Schema.StructWithRest(
     ownerId: Schema.String,
     /** Values that client and server share about the task. */
     variables: JsonObject,
-    /** The result of the task. Null if there is no result yet. */
+    /** The result of the task. Null if the task has no result yet. */
     result: Schema.Json,
     /** The method of the request that made the task, for example `tools/call`. */
     requestMethod: Schema.String,

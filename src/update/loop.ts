@@ -1,6 +1,6 @@
 /**
- * The one loop in which a record is changed: decide on what is there, write by compare-and-set, and after a conflict
- * decide again on the newest record. `VersionedStore`, `TaskStore` and the quota of tasks enter it.
+ * The one loop that changes a record. It decides on the stored record, and writes by compare-and-set. After a conflict
+ * it decides again on the newest record. `VersionedStore`, `TaskStore` and the quota of tasks use it.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -12,7 +12,7 @@ import type { StorageBackend, VersionedRecord, WriteOptions } from "../StorageBa
 import type { Backend, CapacityExceeded, VersionConflict } from "../StorageError.ts"
 import type { StorageKey } from "../StorageKey.ts"
 
-/** What is done with the record that was decided on, and what the caller gets for it. */
+/** The decision on a record: what is written, and what the caller gets. */
 export type Decision<A> =
   | {
       readonly _tag: "Write"
@@ -73,7 +73,7 @@ export const run = Effect.fnUntraced(function* <A, E, R>(
 type Applied<A> =
   | { readonly _tag: "Done"; readonly answer: A }
   | { readonly _tag: "Conflict"; readonly conflict: VersionConflict }
-  /** The record went between the decision and the write, so what comes next can only be a create. */
+  /** The record is gone since the decision, so the next write can only be a create. */
   | { readonly _tag: "Gone" }
 
 const read = ({ backend, key }: Pick<Update<never, never, never>, "backend" | "key">) =>
@@ -106,7 +106,7 @@ const apply = <A>(
   if (decision._tag === "Write") {
     return backend.putIfVersion(key, decision.data, current ?? 0, { expiresAt: decision.expiresAt }).pipe(
       Effect.map((written) => done(decision.answer(written))),
-      // What is written here is JSON, which has no lone surrogates.
+      // The data is JSON, which has no lone surrogates.
       Effect.catchTags({ VersionConflict: conflicted, RecordNotFound: gone, InvalidData: Effect.die })
     )
   }

@@ -49,6 +49,6 @@ describe("tasks", () => {
   it("says what it needs", () => {
     const { status, stderr } = run("--backend", "memory")
     assert.strictEqual(status, 1)
-    assert.include(stderr, "Memory is of one process alone")
+    assert.include(stderr, "Processes can't share memory")
   })
 })

@@ -6,15 +6,16 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { newSeed, randomFrom } from "./random.ts"
 
 /**
- * What becomes of a request: it passes; it is applied and its answer lost, after something else was done; it is dropped
- * before it arrives; or it is never answered.
+ * What happens to a request. `pass`: it is answered. `lose`: it is applied, and its answer is lost. `drop`: it is
+ * dropped before it arrives. `hang`: it is never answered. `loseAfter`: as `lose`, but the connection ends only after
+ * the function.
  */
 export type Fate = "pass" | "lose" | "drop" | "hang" | { readonly loseAfter: () => Promise<unknown> }
 
-/** A backend behind a proxy, and what has passed through that. */
+/** A backend behind a proxy, and the requests that have passed through the proxy. */
 export interface Faulty {
   readonly backend: StorageBackend["Service"]
-  /** The requests so far, by name, without those that opened the connection. */
+  /** The names of the requests so far, without the requests that opened the connection. */
   readonly requests: () => ReadonlyArray<string>
 }
 
@@ -25,7 +26,7 @@ type Through = (
 
 export const newKey = () => makeUnsafe({ owner: `owner-${crypto.randomUUID()}`, id: "a" })
 
-/** A fate for the first write, and none for those after it. */
+/** A fate for the first write. Later writes pass. */
 export const first = (fate: Fate) => {
   let decided = false
   return (isWrite: boolean): Fate => {
@@ -41,7 +42,7 @@ export const assertUnknown = (error: unknown) => {
   assert.isFalse((error as Backend).isRetryable)
 }
 
-/** The cases of lost answers that are the same on every engine. The backend in the context has no proxy before it. */
+/** The cases of lost answers that are the same on every engine. The backend in the context is not behind a proxy. */
 export const ambiguityCases = (
   it: Vitest.MethodsNonLive<StorageBackend>,
   { through, read, write }: { readonly through: Through; readonly write: string; readonly read: string }
@@ -141,7 +142,7 @@ export const ambiguityCases = (
   it.effect("a put or a create whose answer was lost is found by one read", () =>
     Effect.gen(function* () {
       const direct = yield* StorageBackend
-      yield* direct.put(newKey(), "so that the engine has all that it needs for a write")
+      yield* direct.put(newKey(), "so that the engine is ready for writes")
       for (const expected of [undefined, 0] as const) {
         const key = newKey()
         const { backend, requests } = yield* through(first("lose"))

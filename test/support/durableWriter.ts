@@ -1,6 +1,6 @@
 /**
- * A process that changes eight records of a file over and over, and says so of each change once it is acknowledged, until
- * it is killed. What a record holds tells whether it is whole.
+ * A process that changes eight records of a file again and again, and prints each change once it is acknowledged, until
+ * the process is killed. The data of a record shows whether it is whole.
  */
 import { createHash } from "node:crypto"
 import { writeSync } from "node:fs"
@@ -11,13 +11,13 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 
 export const ids = ["0", "1", "2", "3", "4", "5", "6", "7"]
 
-/** Of very different lengths, so that changes take few pages and many. */
+/** The data of a count. The lengths differ widely, so that some changes take few pages and some take many. */
 const dataOf = (count: number): string => {
   const filler = String(count).repeat((count * 7919) % 20_000)
   return `${count} ${createHash("sha256").update(filler).digest("hex")} ${filler}`
 }
 
-/** The count in what a record holds; not a number where it is not whole. */
+/** The count in a record's data. NaN if the data is not whole. */
 export const countOf = (data: string): number => {
   const count = Number(data.split(" ", 1)[0])
   return data === dataOf(count) ? count : Number.NaN

@@ -7,7 +7,7 @@ import type { StorageKey } from "../../src/StorageKey.ts"
 
 export const endpoint = inject("dynamoDbEndpoint")
 
-/** How a client reaches the DynamoDB under test. DynamoDB Local takes any credentials, but wants some. */
+/** The settings of a client of the DynamoDB under test. DynamoDB Local accepts any credentials, but requires some. */
 export const clientConfig = {
   endpoint: endpoint ?? "",
   region: process.env.AWS_REGION ?? "us-east-1",
@@ -27,7 +27,7 @@ export const layerTable = (options: DynamoDb.Options) =>
     Layer.provideMerge(layerClient)
   )
 
-/** Puts an item into the table as another program would. */
+/** Stores an item in the table as another program would. */
 export const putItem = (tableName: string, item: Record<string, AttributeValue>) =>
   Effect.flatMap(DynamoDb.Client, (client) =>
     Effect.promise(() => client.send(new PutItemCommand({ TableName: tableName, Item: item })))

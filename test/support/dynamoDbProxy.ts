@@ -3,7 +3,7 @@ import type { AddressInfo } from "node:net"
 import { Effect } from "effect"
 import type { Fate } from "./ambiguity.ts"
 
-/** An answer that the engine itself can't be brought to. */
+/** An answer that the tests can't make the engine itself give. */
 export interface Answer {
   readonly status: number
   readonly type: string

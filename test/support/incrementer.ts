@@ -1,4 +1,4 @@
-/** A process of its own, of which so many fibers increment one record, each so many times. */
+/** A separate process in which a number of fibers increment one record, each of them a number of times. */
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { Effect, Layer, Schedule, Schema } from "effect"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"

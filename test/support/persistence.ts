@@ -8,7 +8,7 @@ import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 
 export const newOwner = () => `owner-${crypto.randomUUID()}`
 
-/** A memory backend whose requests are counted, and yield to other fibers. */
+/** A backend in memory that counts its requests. Each request yields to other fibers. */
 export const counting = () => {
   const requests: Array<string> = []
   const { engine } = makeEngine()
@@ -36,12 +36,12 @@ export const counting = () => {
     storage: Layer.succeed(StorageBackend, service),
     service,
     mostRunning: () => mostRunning,
-    /** The requests since they were last asked for. */
+    /** Returns the requests since the last call. */
     taken: () => requests.splice(0)
   }
 }
 
-/** A backend of which every request fails. */
+/** A backend whose requests all fail. */
 export const failing = (() => {
   const fail = () =>
     Effect.fail(makeBackend({ reason: "Misconfigured", outcome: "not-applied", description: "no table" }))
@@ -57,10 +57,10 @@ export const storedIds = (owner: string) =>
     Effect.map(({ records }) => records.map(({ key }) => key.id))
   )
 
-/** The id that the empty key has. */
+/** The id of the empty key. */
 export const hashOfEmpty = "#12ae32cb1ec02d01eda3581b127c1fee3b0dc53572ed6baf239721a03d82e126"
 
-/** Keys that an id can be, that one can't, and that could be taken for each other. */
+/** Keys that can be ids, keys that can't, and keys that could be mistaken for each other. */
 export const keys = [
   ...["", "a", "ab", "a/b", "a:b", "%", "!", "é", "\u{1f600}", "\ufffd", "__proto__", "constructor", " "],
   ...["\0", "a\0", "a\0b", "\ud83d", "\ude00", "\ud83dx", "#", "##", "#a", hashOfEmpty],

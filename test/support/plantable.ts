@@ -22,7 +22,9 @@ export const plant = (key: StorageKey, record: StoredRecord) => Effect.map(Plant
 
 export const lossy = (isLost: () => boolean) => Effect.map(Plantable, ({ lossy }) => lossy(isLost))
 
-/** The in-memory backend with `Plantable`, and with its engine or the service changed, in a store of its own by default. */
+/**
+ * The in-memory backend with `Plantable`, and with its engine or the service changed, in a store of its own by default.
+ */
 export const layerPlantable = (
   changeEngine: (engine: Engine) => Partial<Engine> = () => ({}),
   changeService: (backend: Backend) => Partial<Backend> = () => ({}),

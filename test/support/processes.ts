@@ -6,7 +6,7 @@ import type { Work } from "./incrementer.ts"
 
 const run = promisify(execFile)
 
-/** What each of so many processes says that do the same work at once. */
+/** Runs a number of processes that do the same work at once, and returns the output of each process. */
 export const increment = (processes: number, work: Work) =>
   Effect.forEach(
     Array.from({ length: processes }),

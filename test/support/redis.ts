@@ -15,7 +15,7 @@ export const layerClient = RedisClient.layer({ url: url ?? "" })
 /** A backend on keys of its own, and its client. */
 export const layerKeys = (options: Redis.Options) => Redis.layer(options).pipe(Layer.provideMerge(layerClient))
 
-/** Puts a record into Redis as another client would. */
+/** Stores a record in Redis as another client would. */
 export const plant = (keyPrefix: string) => (key: StorageKey, record: StoredRecord) =>
   EffectRedis.Redis.use((redis) => {
     const base = `${keyPrefix}:{${key.owner.replace(/[%{}]/g, encodeURIComponent)}}`

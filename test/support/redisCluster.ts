@@ -14,18 +14,18 @@ export const newFolder = Effect.acquireRelease(
   (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
 )
 
-/** Starts a node of a Redis Cluster on loopback, and gives its URL. */
+/** Starts a node of a Redis Cluster on loopback, and returns its URL. */
 const startNode = Effect.gen(function* () {
   const [folder, port, bus] = [yield* newFolder, yield* freePort, yield* freePort]
   const settings = ["--cluster-enabled", "yes", "--cluster-port", String(bus), "--save", ""]
   return yield* RedisServer.startIn(folder, port, ...settings)
 })
 
-/** Starts a replica of a master of a Redis Cluster, and gives its URL once it has what the master has. */
+/** Starts a replica of a master of a Redis Cluster, and returns its URL once it has the master's data. */
 export const addReplica = Effect.fnUntraced(function* (anyNode: string, master: string) {
   const url = yield* startNode
-  const cli = (at: string, ...args: ReadonlyArray<string>) =>
-    Effect.promise(() => run("redis-cli", ["-u", at, ...args]))
+  const cli = (node: string, ...args: ReadonlyArray<string>) =>
+    Effect.promise(() => run("redis-cli", ["-u", node, ...args]))
   const id = (yield* cli(master, "CLUSTER", "MYID")).stdout.trim()
   const hosts = [new URL(url).host, new URL(anyNode).host]
   yield* Effect.promise(() =>
@@ -40,7 +40,7 @@ export const addReplica = Effect.fnUntraced(function* (anyNode: string, master: 
   return url
 }, Effect.timeout("30 seconds"))
 
-/** Starts a Redis Cluster of three masters on loopback, and gives their URLs once all slots are served. */
+/** Starts a Redis Cluster of three masters on loopback, and returns their URLs once all slots are served. */
 export const startCluster = Effect.gen(function* () {
   const urls = yield* Effect.forEach([1, 2, 3], () => startNode)
   const nodes = urls.map((url) => new URL(url).host)

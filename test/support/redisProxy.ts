@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type { Fate } from "./ambiguity.ts"
 import { steadyPort } from "./redisServer.ts"
 
-/** Where the RESP value that starts at an offset ends; undefined where it is not all there yet. */
+/** The end of the RESP value that starts at an offset. Undefined if the buffer does not have the whole value yet. */
 const endOf = (buffer: Buffer, start: number): number | undefined => {
   const line = buffer.indexOf("\r\n", start)
   if (line === -1) return undefined
@@ -20,7 +20,7 @@ const endOf = (buffer: Buffer, start: number): number | undefined => {
   return end
 }
 
-/** Cuts a stream into its RESP values. */
+/** Splits a stream into its RESP values. */
 const values = (onValue: (value: Buffer) => void) => {
   let rest: Buffer = Buffer.alloc(0)
   return (chunk: Buffer) => {
@@ -33,7 +33,7 @@ const values = (onValue: (value: Buffer) => void) => {
   }
 }
 
-/** The name and the arguments of a command, as far as they have no line break. */
+/** The name and the arguments of a command, if they have no line breaks. */
 const wordsOf = (command: Buffer): ReadonlyArray<string> =>
   command
     .toString()
@@ -62,7 +62,7 @@ export const redisProxy = Effect.fnUntraced(function* (
       readonly closed: () => number
       /** How many connections have met silence, for they sent a command that hangs. */
       readonly silent: () => number
-      /** Ends all connections, and takes no new ones until `open`. */
+      /** Ends all connections, and accepts no new ones until `open` is called. */
       readonly close: () => void
       readonly open: () => Promise<void>
     }>((resume) => {

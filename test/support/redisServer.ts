@@ -5,7 +5,7 @@ import * as RedisServer from "../../examples/RedisServer.ts"
 import { freePort } from "../../examples/server.ts"
 import { newFolder } from "./redisCluster.ts"
 
-/** A free port that no outgoing connection is given meanwhile, so that a server can come back to it. */
+/** A free port that the system gives to no outgoing connection, so that a server can listen on it again later. */
 export const steadyPort: Effect.Effect<number> = Effect.callback((resume) => {
   const port = 20_000 + Math.floor(Math.random() * 10_000)
   const server = createServer()
@@ -13,7 +13,7 @@ export const steadyPort: Effect.Effect<number> = Effect.callback((resume) => {
     .listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(port))))
 })
 
-/** Starts a Redis of the test's own with these settings, and gives its URL. */
+/** Starts a Redis for a test, with some settings, and returns its URL. */
 export const newServer = Effect.fnUntraced(function* (...settings: ReadonlyArray<string>) {
   return yield* RedisServer.startIn(yield* newFolder, yield* freePort, "--save", "", ...settings)
 })

@@ -2,7 +2,7 @@ import { inspect } from "node:util"
 import { Cause, Effect, Logger, Result, Schema } from "effect"
 import { Backend } from "../../src/StorageError.ts"
 
-/** The text that a logger makes of an error and of its cause. */
+/** The text that a logger writes for an error and for its cause. */
 const logged = (logger: Logger.Logger<unknown, string>, error: unknown): string => {
   const lines: Array<string> = []
   const collect = Logger.map(logger, (line) => void lines.push(line))

@@ -7,14 +7,14 @@ import { afterAll } from "vitest"
 import type { StoredRecord } from "../../src/Engine.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 
-/** Names of files that are gone after the tests of a test file. */
+/** Names of new files, which are removed after the tests of a test file. */
 export const newFiles = (): (() => string) => {
   const folder = mkdtempSync(join(tmpdir(), "sqlite-"))
   afterAll(() => rmSync(folder, { recursive: true }))
   return () => join(folder, `${crypto.randomUUID()}.db`)
 }
 
-/** What bare `node:sqlite` does with a file. */
+/** Runs a function on a file that bare `node:sqlite` has opened. */
 export const withDatabase = <A>(filename: string, f: (db: DatabaseSync) => A): A => {
   const db = new DatabaseSync(filename)
   try {
@@ -24,7 +24,7 @@ export const withDatabase = <A>(filename: string, f: (db: DatabaseSync) => A): A
   }
 }
 
-/** Puts a record into the file as another program would. */
+/** Stores a record in the file as another program would. */
 export const plant =
   (filename: string) =>
   (key: StorageKey, { data, expiresAtSeconds, version, writeId }: StoredRecord) =>

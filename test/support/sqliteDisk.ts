@@ -1,6 +1,6 @@
 /**
- * A process that uses files on a disk of its own, mounted on the folder given. The disk is full after a while, and then
- * read-only. The process prints what came of it. To be run where it may mount: `unshare --map-root-user --mount`.
+ * A process that uses files on a disk of its own, which it mounts on the given folder. The disk becomes full, and then
+ * read-only. The process prints the results. Run it with permission to mount: `unshare --map-root-user --mount`.
  */
 import { execFileSync } from "node:child_process"
 import { closeSync, openSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from "node:fs"
@@ -34,7 +34,7 @@ const fillDisk = Effect.sync(() => {
 
 const makeRoom = Effect.sync(() => rmSync(filler))
 
-/** Everything written is still in the log, so that emptying the log would need room in the file. */
+/** All written pages are still only in the log, so emptying the log needs room in the file. */
 const withFullLog = Effect.gen(function* () {
   const backend = yield* StorageBackend
   writeFileSync(filler, "x".repeat(600_000))
@@ -48,7 +48,7 @@ const withFullLog = Effect.gen(function* () {
   let next = 0
   const notRemoved = yield* Effect.flip(Effect.forever(Effect.suspend(() => backend.delete(keyOf(next++)))))
   const notOpened = yield* Effect.flip(Layer.build(Sqlite.layer({ filename: join(folder, "other.db") })))
-  // As much room as the error asks for: what the log takes.
+  // The error asks for as much room as the log takes.
   truncateSync(filler, 600_000 - statSync(`${filename}-wal`).size)
   const removed = yield* backend.delete(keyOf(next - 1))
   yield* makeRoom
@@ -71,7 +71,7 @@ const putAll = (letter: string) =>
     )
   )
 
-/** The log has new versions of pages that the file has, so that it can be emptied without more room. */
+/** The log has new versions of pages that the file has already, so it can be emptied without more room. */
 const withLogOfUpdates = Effect.gen(function* () {
   const backend = yield* StorageBackend
   yield* putAll("y")
@@ -89,7 +89,8 @@ const on = <A, E>(filename: string, effect: Effect.Effect<A, E, StorageBackend |
 const fullLog = await on(filename, withFullLog)
 rmSync(filename)
 
-// Twice, since SQLite stores a 1 in less room than a 2: the versions from 2 on take the same.
+// Every record is written twice, since SQLite stores version 1 in less room than version 2. Versions from 2 on take the
+// same room.
 await on(filename, Effect.andThen(putAll("w"), putAll("x")))
 const logOfUpdates = await on(filename, withLogOfUpdates)
 

@@ -1,6 +1,6 @@
 /**
- * A process that writes to a file until the disk fails, and says what came of it. The system fails to write past a size
- * that the process may not exceed: to be run below `ulimit -f`. To SQLite that is an I/O error (SQLITE_IOERR_WRITE).
+ * A process that writes to a file until the disk fails, and prints the results. Run it with `ulimit -f`, so that the
+ * system refuses to write beyond that size. For SQLite, that is an I/O error (SQLITE_IOERR_WRITE).
  */
 import { Effect } from "effect"
 import * as Sqlite from "../../src/engine/Sqlite.ts"

@@ -1,10 +1,11 @@
 /**
- * The loop over attempts whose answer was lost: promise 3, no write takes effect twice, and there is no false conflict.
+ * The loop over attempts whose answer was lost. It keeps promise 3: no write takes effect twice, and no conflict is
+ * false.
  *
  * Each write carries its write id, which is stored with the record. An attempt that fails with outcome `unknown` is
  * ambiguous: the engine may have applied it. What follows depends on the operation:
  *
- * | operation | what is done | how it can end |
+ * | operation | next step | possible outcomes |
  * | --- | --- | --- |
  * | put, create, compare-and-set by version or data | one consistent read looks for the write id | success or `unknown` |
  * | compare-and-set, or delete, of a record with a write id | sent again: it can't apply twice | success or `unknown` |

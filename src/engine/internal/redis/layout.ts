@@ -4,7 +4,10 @@ import type { StoredRecord } from "../../../Engine.ts"
 import { type Backend, makeBackend } from "../../../StorageError.ts"
 import { notApplied } from "../failure.ts"
 
-/** The fields of a hash. `expires_at` is empty if the record never expires, and `write_id` if there is no write id. */
+/**
+ * The fields of a hash. `expires_at` is empty if the record never expires, and `write_id` if the record has no write
+ * id.
+ */
 export const fields = ["version", "data", "write_id", "expires_at"] as const
 
 /** An owner as a Redis Cluster hash tag. Braces are escaped, since a hash tag ends at the first closing brace. */
