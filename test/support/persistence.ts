@@ -1,52 +1,25 @@
 import { Effect, Layer } from "effect"
-import { type Engine, make as makeService } from "../../src/Engine.ts"
+import { make as makeService } from "../../src/Engine.ts"
 import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeBackend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import * as Faults from "../../src/testing/Faults.ts"
 
 export const newOwner = () => `owner-${crypto.randomUUID()}`
 
 /** A memory backend whose requests are counted, and yield to other fibers. */
 export const counting = () => {
-  const requests: Array<string> = []
-  const { engine } = makeEngine()
-  let [running, mostRunning] = [0, 0]
-  const counted =
-    <Args extends ReadonlyArray<unknown>, A, E>(name: string, primitive: (...args: Args) => Effect.Effect<A, E>) =>
-    (...args: Args) =>
-      Effect.suspend(() => {
-        requests.push(name)
-        mostRunning = Math.max(mostRunning, ++running)
-        return Effect.andThen(
-          Effect.yieldNow,
-          Effect.suspend(() => primitive(...args))
-        ).pipe(Effect.ensuring(Effect.sync(() => running--)))
-      })
-  const service = makeService({
-    ...engine,
-    read: counted("read", engine.read),
-    put: counted("put", engine.put),
-    swap: counted("swap", engine.swap),
-    remove: counted("remove", engine.remove),
-    list: counted("list", engine.list)
-  })
-  return {
-    storage: Layer.succeed(StorageBackend, service),
-    service,
-    mostRunning: () => mostRunning,
-    /** The requests since they were last asked for. */
-    taken: () => requests.splice(0)
-  }
+  const faults = Faults.engine(makeEngine().engine, () => ({ before: Effect.yieldNow }))
+  const service = makeService(faults.engine)
+  return { ...faults, service, storage: Layer.succeed(StorageBackend, service) }
 }
 
 /** A backend of which every request fails. */
 export const failing = (() => {
-  const fail = () =>
-    Effect.fail(makeBackend({ reason: "Misconfigured", outcome: "not-applied", description: "no table" }))
-  const engine: Engine = { read: fail, put: fail, swap: fail, remove: fail, list: fail, cleanup: fail }
-  return Layer.succeed(StorageBackend, makeService(engine))
+  const error = makeBackend({ reason: "Misconfigured", outcome: "not-applied", description: "no table" })
+  return Layer.succeed(StorageBackend, makeService(Faults.engine(makeEngine().engine, () => error).engine))
 })()
 
 export const stored = (owner: string, id: string) =>
