@@ -28,7 +28,16 @@ import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
 import type { Fate } from "../support/ambiguity.ts"
-import { clientConfig, endpoint, layerTable, newClient, newTableName, plant, putItem } from "../support/dynamoDb.ts"
+import {
+  clientConfig,
+  endpoint,
+  layerTable,
+  lossy,
+  newClient,
+  newTableName,
+  plant,
+  putItem
+} from "../support/dynamoDb.ts"
 import { type Answer, dynamoDbProxy } from "../support/dynamoDbProxy.ts"
 
 const tableName = newTableName()
@@ -103,7 +112,11 @@ const logged = () => {
 }
 
 describe.skipIf(endpoint === undefined)("DynamoDb", () => {
-  StorageContract.suite("DynamoDb", layerTable({ tableName }), { shared: true, plant: plant(tableName) })
+  StorageContract.suite("DynamoDb", layerTable({ tableName }), {
+    shared: true,
+    plant: plant(tableName),
+    lossy: lossy(tableName)
+  })
 
   layer(layerTable({ tableName }), { excludeTestServices: true })((it) => {
     describe("sends", () => {
