@@ -6,34 +6,28 @@ import { maxVersion, type StorageBackend } from "../src/StorageBackend.ts"
 import * as StorageError from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../src/StoragePrefix.ts"
+import * as Faults from "../src/testing/Faults.ts"
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
 const prefix = makePrefix({ owner: "alice", idPrefix: "" })
 
-/** A backend on a memory engine some of whose engine are changed, and the engine. */
-const changed = (change: (engine: Engine) => Partial<Engine>) => {
-  const engine = makeEngine()
-  const backend = make(
-    { ...engine.engine, ...change(engine.engine) },
-    { retrySchedule: Schedule.recurs(0), maxDataBytes: 100 }
-  )
-  return { backend, plant: engine.plant }
+/** A backend on a memory engine whose requests have these fates, and that engine's store. */
+const faulty = (fateOf: (request: Faults.Request<keyof Engine>) => Faults.Fate = () => "pass", times = 0) => {
+  const store = makeEngine()
+  const { engine, requests } = Faults.engine(store.engine, fateOf)
+  const backend = make(engine, { retrySchedule: Schedule.recurs(times), maxDataBytes: 100 })
+  return { backend, requests, plant: store.plant }
 }
+
+/** A backend whose listings are made up. */
+const listing = (list: Engine["list"]) => make({ ...makeEngine().engine, list })
 
 describe("an error of the engine", () => {
   it.effect("names the operation that failed", () =>
     Effect.gen(function* () {
       for (const outcome of ["not-applied", "unknown"] as const) {
-        const fail = () =>
-          Effect.fail(StorageError.makeBackend({ reason: "Unauthorized", outcome, description: "told to fail" }))
-        const { backend } = changed(() => ({
-          read: fail,
-          put: fail,
-          swap: fail,
-          remove: fail,
-          list: fail,
-          cleanup: fail
-        }))
+        const error = StorageError.makeBackend({ reason: "Unauthorized", outcome, description: "told to fail" })
+        const { backend } = faulty(() => error)
         const operations: ReadonlyArray<readonly [keyof StorageBackend["Service"], Effect.Effect<unknown, unknown>]> = [
           ["get", backend.get(key)],
           ["put", backend.put(key, "one")],
@@ -53,11 +47,7 @@ describe("an error of the engine", () => {
 
   it.effect("names the write after which another's record was found", () =>
     Effect.gen(function* () {
-      const lost = () =>
-        Effect.fail(
-          StorageError.makeBackend({ reason: "Timeout", outcome: "unknown", description: "told to time out" })
-        )
-      const { backend, plant } = changed(() => ({ put: lost, swap: lost }))
+      const { backend, plant } = faulty(({ name }) => (name === "read" ? "pass" : "drop"))
       plant(key, { data: "theirs", version: 1, writeId: "theirs", expiresAtSeconds: undefined })
       for (const [name, write] of [
         ["put", backend.put(key, "ours")],
@@ -71,28 +61,19 @@ describe("an error of the engine", () => {
 
   it.effect("names the removal that was refused after its answer was lost", () =>
     Effect.gen(function* () {
-      let requests = 0
-      const { engine } = makeEngine()
-      const lost = StorageError.makeBackend({ reason: "Timeout", outcome: "unknown", description: "told to time out" })
-      const remove: Engine["remove"] = (...args) =>
-        Effect.flatMap(engine.remove(...args), (answer) =>
-          requests++ === 0 ? Effect.fail(lost) : Effect.succeed(answer)
-        )
-      const backend = make({ ...engine, remove }, { retrySchedule: Schedule.recurs(1) })
+      const { backend, requests } = faulty(({ index }) => (index === 1 ? "lose" : "pass"), 1)
       const record = yield* backend.put(key, "one")
       const error = yield* Effect.flip(backend.deleteIfVersion(key, record))
       assert.isTrue(error._tag === "Backend" && error.operation === "deleteIfVersion" && error.outcome === "unknown")
-      assert.strictEqual(requests, 2)
+      assert.deepStrictEqual(requests, ["put", "remove", "remove"])
     })
   )
 })
 
 describe("before anything is sent", () => {
-  const unreachable = () => changed(() => ({ put: () => assert.fail("a put"), swap: () => assert.fail("a swap") }))
-
   it.effect("data that is not a string is refused, which only JavaScript lets pass", () =>
     Effect.gen(function* () {
-      const { backend } = unreachable()
+      const { backend, requests } = faulty()
       for (const data of [5, null, undefined, { toString: () => "{}" }] as ReadonlyArray<unknown>) {
         for (const write of [backend.put(key, data as string), backend.putIfVersion(key, data as string, 0)]) {
           const error = yield* Effect.flip(write)
@@ -100,12 +81,13 @@ describe("before anything is sent", () => {
           assert.strictEqual(error.message, "The data for alice:a is not a string")
         }
       }
+      assert.deepStrictEqual(requests, [])
     })
   )
 
   it.effect("a write past the last version is refused, and says what the version would be", () =>
     Effect.gen(function* () {
-      const { backend, plant } = changed(() => ({}))
+      const { backend, plant } = faulty()
       plant(key, { data: "one", version: maxVersion, writeId: "w", expiresAtSeconds: undefined })
       const error = yield* Effect.flip(backend.putIfVersion(key, "two", maxVersion))
       assert.strictEqual(error._tag, "CapacityExceeded")
@@ -128,9 +110,7 @@ describe("a page", () => {
   it.effect("takes at most four requests, and then goes on by a cursor", () =>
     Effect.gen(function* () {
       let requests = 0
-      const { backend } = changed(() => ({
-        list: () => Effect.sync(() => ({ records: [], next: `id${++requests}` }))
-      }))
+      const backend = listing(() => Effect.sync(() => ({ records: [], next: `id${++requests}` })))
       const first = yield* backend.listByPrefix(prefix)
       assert.deepStrictEqual([first.records.length, requests], [0, 4])
       assert.isDefined(first.cursor)
@@ -140,13 +120,11 @@ describe("a page", () => {
   it.effect("asks for what it lacks, after what it has, and stops when it is full", () =>
     Effect.gen(function* () {
       const asked: Array<readonly [string | undefined, number]> = []
-      const { backend } = changed(() => ({
-        list: (_, { after, limit }) => {
-          asked.push([after, limit])
-          const id = `id${asked.length}`
-          return Effect.succeed({ records: [record(id)], next: id })
-        }
-      }))
+      const backend = listing((_, { after, limit }) => {
+        asked.push([after, limit])
+        const id = `id${asked.length}`
+        return Effect.succeed({ records: [record(id)], next: id })
+      })
       const page = yield* backend.listByPrefix(prefix, { limit: 3 })
       const after = [
         [undefined, 3],

@@ -7,6 +7,7 @@ import { makeEngine } from "../src/engine/internal/inmemory/requests.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
 import { VersionConflict } from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
+import * as Faults from "../src/testing/Faults.ts"
 import * as VersionedStore from "../src/VersionedStore.ts"
 import { layerPlantable } from "./support/plantable.ts"
 
@@ -22,29 +23,13 @@ const withRequests = <A, E, R>(
   effect: (requests: Array<keyof Engine>, other: StorageBackend["Service"]) => Effect.Effect<A, E, R>,
   beforeSwap: (swaps: number, other: StorageBackend["Service"]) => Effect.Effect<unknown, unknown> = () => Effect.void
 ) => {
-  const requests: Array<keyof Engine> = []
   const { engine } = makeEngine()
   const other = makeBackend(engine)
   let swaps = 0
-  const backend = makeBackend({
-    ...engine,
-    read: (key) => {
-      requests.push("read")
-      return engine.read(key)
-    },
-    put: (key, write, nowSeconds) => {
-      requests.push("put")
-      return engine.put(key, write, nowSeconds)
-    },
-    swap: (key, write, expectation, nowSeconds) =>
-      Effect.suspend(() => {
-        requests.push("swap")
-        return Effect.flatMap(Effect.orDie(beforeSwap(++swaps, other)), () =>
-          engine.swap(key, write, expectation, nowSeconds)
-        )
-      })
-  })
-  return Effect.provideService(effect(requests, other), StorageBackend, backend)
+  const { engine: counted, requests } = Faults.engine(engine, ({ name }) =>
+    name === "swap" ? { before: beforeSwap(++swaps, other) } : "pass"
+  )
+  return Effect.provideService(effect(requests, other), StorageBackend, makeBackend(counted))
 }
 
 const stored = makeUnsafe({ owner: "alice", id: "counter/42" })

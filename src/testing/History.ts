@@ -78,28 +78,27 @@ export interface Conflict {
  */
 export const anomaly = (history: ReadonlyArray<Operation>): string | undefined => {
   const operations = history.toSorted((a, b) => a.start - b.start)
+  const places = new Map(operations.map((operation, place) => [operation, place]))
   const visited = new Set<string>()
   let furthest: ReadonlyArray<Operation> = operations
 
   /** Whether the pending operations can follow on a state: each can be the next that no other one ended before. */
   const canFollow = (pending: ReadonlyArray<Operation>, state: State): boolean => {
     if (pending.every(isUnknown)) return true
-    const name = `${pending.map((operation) => operations.indexOf(operation)).join()} ${JSON.stringify(state)}`
+    if (pending.length < furthest.length) furthest = pending
+    const firstEnd = pending.reduce((end, next) => (isUnknown(next) ? end : Math.min(end, next.end)), Infinity)
+    const choices = pending.flatMap((operation) => {
+      const next = operation.start > firstEnd ? undefined : apply(operation, state)
+      return next === undefined ? [] : [{ operation, next }]
+    })
+    const without = (operation: Operation) => pending.filter((other) => other !== operation)
+    // An operation that fits and changes nothing can always come next, so no other choice needs to be tried.
+    const unchanging = choices.find(({ next }) => next === state)
+    if (unchanging !== undefined) return canFollow(without(unchanging.operation), state)
+    const name = `${pending.map((operation) => places.get(operation)).join()} ${JSON.stringify(state)}`
     if (visited.has(name)) return false
     visited.add(name)
-    if (pending.length < furthest.length) furthest = pending
-    const firstEnd = Math.min(...pending.map((operation) => (isUnknown(operation) ? Infinity : operation.end)))
-    return pending.some((operation) => {
-      if (operation.start > firstEnd) return false
-      const next = apply(operation, state)
-      return (
-        next !== undefined &&
-        canFollow(
-          pending.filter((other) => other !== operation),
-          next
-        )
-      )
-    })
+    return choices.some(({ next, operation }) => canFollow(without(operation), next))
   }
 
   if (canFollow(operations, { version: 0, above: 0, data: undefined })) return undefined

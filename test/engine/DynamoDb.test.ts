@@ -7,7 +7,7 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
-import { clientConfig, endpoint, layerTable, newClient, newTableName, plant } from "../support/dynamoDb.ts"
+import { clientConfig, endpoint, layerTable, lossy, newClient, newTableName, plant } from "../support/dynamoDb.ts"
 import { type Answer, dynamoDbProxy } from "../support/dynamoDbProxy.ts"
 import { until } from "../support/until.ts"
 
@@ -49,7 +49,11 @@ const watchingReads = (config: { readonly endpoint?: string } = {}) => {
   return { client, consistency }
 }
 describe.skipIf(endpoint === undefined)("DynamoDb", () => {
-  StorageContract.suite("DynamoDb", layerTable({ tableName }), { shared: true, plant: plant(tableName) })
+  StorageContract.suite("DynamoDb", layerTable({ tableName }), {
+    shared: true,
+    plant: plant(tableName),
+    lossy: lossy(tableName)
+  })
 
   layer(layerTable({ tableName }), { excludeTestServices: true })((it) => {
     describe("sends", () => {

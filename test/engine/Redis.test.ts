@@ -11,7 +11,7 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
-import { layerKeys, newKeyPrefix, plant, url } from "../support/redis.ts"
+import { layerKeys, lossy, newKeyPrefix, plant, url } from "../support/redis.ts"
 import { redisProxy } from "../support/redisProxy.ts"
 
 const keyPrefix = newKeyPrefix()
@@ -56,11 +56,15 @@ describe.skipIf(url === undefined)("Redis", () => {
     }).pipe(Effect.scoped, Effect.provide(RedisClient.layer({ url: url ?? "" })))
   )
 
-  StorageContract.suite("Redis", layerKeys({ keyPrefix }), { shared: true, plant: plant(keyPrefix) })
+  StorageContract.suite("Redis", layerKeys({ keyPrefix }), {
+    shared: true,
+    plant: plant(keyPrefix),
+    lossy: lossy(keyPrefix)
+  })
   StorageContract.suite(
     "Redis, by NodeRedis.layer",
     Redis.layer({ keyPrefix }).pipe(Layer.provideMerge(NodeRedis.layer({ url: url ?? "" }))),
-    { shared: true, plant: plant(keyPrefix) }
+    { shared: true, plant: plant(keyPrefix), lossy: lossy(keyPrefix) }
   )
 
   layer(layerKeys({ keyPrefix }), { excludeTestServices: true })((it) => {

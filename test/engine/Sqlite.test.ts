@@ -36,7 +36,7 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as StoragePrefix from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import { assertHides } from "../support/shown.ts"
-import { newFiles, plant, withDatabase } from "../support/sqlite.ts"
+import { lossy, newFiles, plant, withDatabase } from "../support/sqlite.ts"
 
 const newFile = newFiles()
 const key = makeUnsafe({ owner: "alice", id: "a" })
@@ -64,7 +64,11 @@ const assertBackend = (
 
 describe("Sqlite", () => {
   const shared = newFile()
-  StorageContract.suite("Sqlite", Sqlite.layer({ filename: shared }), { shared: true, plant: plant(shared) })
+  StorageContract.suite("Sqlite", Sqlite.layer({ filename: shared }), {
+    shared: true,
+    plant: plant(shared),
+    lossy: lossy(shared)
+  })
 
   it.effect("keeps records, versions and expiry in the file, and closes it with the scope", () =>
     Effect.gen(function* () {

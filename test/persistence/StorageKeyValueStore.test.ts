@@ -301,7 +301,7 @@ describe("StorageKeyValueStore.layer", () => {
       yield* store.set("counter", "0")
       taken()
       yield* incrementBy(20)(store)
-      assert.deepStrictEqual(taken(), Array.from({ length: 20 }, () => ["read", "swap"]).flat())
+      assert.deepStrictEqual(taken(), Array.from({ length: 20 }, () => ["read", "swap"] as const).flat())
       assert.strictEqual(mostRunning(), 1)
       yield* Effect.forEach(["a", "b", "c"], (key) => store.modify(key, (value) => value), { concurrency: 3 })
       assert.strictEqual(mostRunning(), 3)

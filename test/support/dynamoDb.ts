@@ -1,9 +1,11 @@
 import { type AttributeValue, DynamoDBClient, PutItemCommand } from "@aws-sdk/client-dynamodb"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Schedule } from "effect"
 import { inject } from "vitest"
 import type { StoredRecord } from "../../src/Engine.ts"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
+import { dynamoDbProxy } from "./dynamoDbProxy.ts"
 
 export const endpoint = inject("dynamoDbEndpoint")
 
@@ -45,3 +47,16 @@ export const plant = (tableName: string) => (key: StorageKey, record: StoredReco
 
 /** A client of the user's own, with the retries that the AWS SDK has by default. */
 export const newClient = () => new DynamoDBClient(clientConfig)
+
+/** A client of the table that loses the answers to some writes. */
+export const lossy = (tableName: string) => (isLost: () => boolean) =>
+  Effect.gen(function* () {
+    const isWrite = (operation: string) => operation === "UpdateItem" || operation === "DeleteItem"
+    const proxy = yield* dynamoDbProxy(endpoint ?? "", (operation) =>
+      isWrite(operation) && isLost() ? "lose" : "pass"
+    )
+    const layer = DynamoDb.layer({ tableName, retrySchedule: Schedule.recurs(20) }).pipe(
+      Layer.provide(DynamoDb.layerClient({ ...clientConfig, endpoint: proxy.endpoint }))
+    )
+    return yield* Effect.provide(StorageBackend, yield* Layer.build(layer))
+  })

@@ -1,10 +1,12 @@
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Logger, Schedule } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { inject } from "vitest"
 import type { StoredRecord } from "../../src/Engine.ts"
 import * as Redis from "../../src/engine/Redis.ts"
 import * as RedisClient from "../../src/redis/RedisClient.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
+import { isWrite, redisProxy } from "./redisProxy.ts"
 
 export const url = inject("redisUrl")
 
@@ -31,4 +33,16 @@ export const plant = (keyPrefix: string) => (key: StorageKey, record: StoredReco
         ...["write_id", record.writeId ?? "", "expires_at", expiresAtSeconds]
       )
     ])
+  })
+
+/** A client of the keys that loses the answers to some writes. */
+export const lossy = (keyPrefix: string) => (isLost: () => boolean) =>
+  Effect.gen(function* () {
+    const proxy = yield* redisProxy(url ?? "", (command) => (isWrite(command) && isLost() ? "lose" : "pass"))
+    const retrySchedule = Schedule.upTo(Schedule.spaced("5 millis"), { times: 400 })
+    const layer = Redis.layer({ keyPrefix, retrySchedule }).pipe(
+      Layer.provide(RedisClient.layer({ url: proxy.url, socket: { reconnectStrategy: () => 1 } })),
+      Layer.provide(Logger.layer([]))
+    )
+    return yield* Effect.provide(StorageBackend, yield* Layer.build(layer))
   })

@@ -2,10 +2,12 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { afterAll } from "vitest"
-import type { StoredRecord } from "../../src/Engine.ts"
+import { type Engine, make, type StoredRecord } from "../../src/Engine.ts"
+import { makeEngine } from "../../src/engine/internal/sqlite/requests.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
+import * as Faults from "../../src/testing/Faults.ts"
 
 /** Names of new files, which are removed after the tests of a test file. */
 export const newFiles = (): (() => string) => {
@@ -35,3 +37,19 @@ export const plant =
           .run(key.owner, key.id, version, data, writeId ?? null, expiresAtSeconds ?? null)
       )
     )
+
+/** A client of the file that loses the answers to some writes. */
+export const lossy = (filename: string) => (isLost: () => boolean) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => new DatabaseSync(filename)),
+      (db) => Effect.sync(() => db.close())
+    ),
+    (db) => {
+      const isWrite = (name: keyof Engine) => name === "put" || name === "swap" || name === "remove"
+      const { engine } = Faults.engine(makeEngine(db, { read: Effect.sync, write: Effect.sync }), ({ name }) =>
+        isWrite(name) && isLost() ? "lose" : "pass"
+      )
+      return make(engine, { retrySchedule: Schedule.recurs(20) })
+    }
+  )

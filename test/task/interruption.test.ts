@@ -7,6 +7,7 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import * as StorageError from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as TaskStore from "../../src/task/TaskStore.ts"
+import * as Faults from "../../src/testing/Faults.ts"
 import { newSeed, randomFrom } from "../support/random.ts"
 import { newFiles } from "../support/sqlite.ts"
 
@@ -16,18 +17,10 @@ const requestMethod = "tools/call"
 
 type Backend = StorageBackend["Service"]
 type Tasks = TaskStore.TaskStore["Service"]
-type Around = <A, E>(request: Effect.Effect<A, E>, operation: string, id: string) => Effect.Effect<A, E>
 
-/** The backend with something done around each request. */
-const wrap = (backend: Backend, around: Around): Backend => ({
-  get: (key) => around(backend.get(key), "get", key.id),
-  put: (key, ...rest) => around(backend.put(key, ...rest), "put", key.id),
-  putIfVersion: (key, ...rest) => around(backend.putIfVersion(key, ...rest), "putIfVersion", key.id),
-  delete: (key) => around(backend.delete(key), "delete", key.id),
-  deleteIfVersion: (key, expected) => around(backend.deleteIfVersion(key, expected), "deleteIfVersion", key.id),
-  listByPrefix: (...args) => around(backend.listByPrefix(...args), "listByPrefix", ""),
-  cleanupExpired: backend.cleanupExpired
-})
+/** The backend with the fate of each request decided. */
+const wrap = (backend: Backend, fateOf: Parameters<typeof Faults.backend>[1]): Backend =>
+  Faults.backend(backend, fateOf).backend
 
 /** A store in a scope of its own, as another process has. */
 const openStore = Effect.fnUntraced(function* (backend: Backend, options: TaskStore.Options = {}) {
@@ -94,14 +87,11 @@ const interruptAt = Effect.fnUntraced(function* (scenario: Scenario, name: strin
     Effect.sync(() => fiber?.interruptUnsafe()),
     pause
   )
-  const around: Around = (request) =>
-    Effect.suspend(() => {
-      if (requests < 0 || requests++ !== step) return request
-      return isApplied
-        ? Effect.flatMap(Effect.exit(request), (exit) => Effect.andThen(interrupt, exit))
-        : Effect.andThen(interrupt, request)
-    })
-  const { close, tasks } = yield* openStore(wrap(backend, around), scenario.options)
+  const fateOf = (): Faults.Fate => {
+    if (requests < 0 || requests++ !== step) return "pass"
+    return isApplied ? { after: interrupt } : { before: interrupt }
+  }
+  const { close, tasks } = yield* openStore(wrap(backend, fateOf), scenario.options)
   const other = yield* openStore(backend, scenario.options)
   yield* scenario.before?.(tasks, other.tasks) ?? Effect.void
   const [first] = (yield* tasks.list({ ownerId })).tasks
@@ -141,10 +131,10 @@ describe("no place stays taken without a task, and no task is without a place", 
         const random = randomFrom(newSeed("interruptions"))
         const backend = yield* StorageBackend
         const wait = (most: number) => Effect.repeat(Effect.yieldNow, { times: Math.floor(random() * most) })
-        const around: Around = (request) => Effect.tap(Effect.andThen(wait(8), request), wait(8))
+        const fateOf = (): Faults.Fate => ({ before: wait(8), after: wait(8) })
         const stores = yield* Effect.all([
-          openStore(wrap(backend, around), { maxTasksPerOwner: 1000 }),
-          openStore(wrap(backend, around), { maxTasksPerOwner: 1000 })
+          openStore(wrap(backend, fateOf), { maxTasksPerOwner: 1000 }),
+          openStore(wrap(backend, fateOf), { maxTasksPerOwner: 1000 })
         ])
         const ended = { Success: 0, Failure: 0 }
         yield* Effect.forEach(
@@ -183,9 +173,7 @@ describe("a caller", () => {
       const hangs = Effect.callback<void>((resume) => {
         answer = () => resume(Effect.void)
       })
-      const hanging = yield* openStore(
-        wrap(backend, (request, operation) => (operation === "get" ? request : Effect.tap(request, () => hangs)))
-      )
+      const hanging = yield* openStore(wrap(backend, ({ name }) => (name === "get" ? "pass" : { after: hangs })))
       const fiber = yield* Effect.forkChild(Effect.timeoutOption(create(hanging.tasks), "1 second"))
       yield* pause
       yield* TestClock.adjust("1 second")
@@ -208,14 +196,12 @@ describe("a caller", () => {
       Effect.gen(function* () {
         const backend = yield* StorageBackend
         let isDown = false
-        const around: Around = (request, operation, id) =>
-          Effect.suspend(() =>
-            isDown && operation !== "get" && operation !== "deleteIfVersion"
-              ? (Effect.fail(unavailable("not-applied")) as never)
-              : Effect.tap(request, () => Effect.sync(() => (isDown ||= goesDownAfter === id)))
-          )
+        const fateOf = ({ key, name }: Faults.Request): Faults.Fate =>
+          isDown && name !== "get" && name !== "deleteIfVersion"
+            ? unavailable("not-applied")
+            : { after: Effect.sync(() => (isDown ||= name !== "get" && goesDownAfter === key?.id)) }
         let goesDownAfter = "!places"
-        const { close, tasks } = yield* openStore(wrap(backend, around))
+        const { close, tasks } = yield* openStore(wrap(backend, fateOf))
         const failed = yield* Effect.flip(create(tasks))
         assert.strictEqual(failed._tag, "Backend")
         assert.deepStrictEqual(yield* count(backend), { places: 1, tasks: 0 })
@@ -246,12 +232,14 @@ describe("a place whose write has an unknown outcome", () => {
         () =>
           Effect.gen(function* () {
             const backend = yield* StorageBackend
-            const around: Around = (request, operation, key) =>
-              operation === "putIfVersion" && key.startsWith("!") === (id === "the ledger")
-                ? (Effect.andThen(isApplied ? request : Effect.void, Effect.fail(unavailable("unknown"))) as never)
-                : request
+            const fateOf = ({ key, name }: Faults.Request): Faults.Fate =>
+              name === "putIfVersion" && key?.id.startsWith("!") === (id === "the ledger")
+                ? isApplied
+                  ? "lose"
+                  : unavailable("unknown")
+                : "pass"
             const options = { maxTasksPerOwner: 1, defaultTtl: "1 minute" } as const
-            const cut = yield* openStore(wrap(backend, around), options)
+            const cut = yield* openStore(wrap(backend, fateOf), options)
             const error = yield* Effect.flip(create(cut.tasks))
             assert.isTrue(error._tag === "Backend" && error.outcome === "unknown")
             yield* cut.close

@@ -42,6 +42,7 @@ export const lostAnswers: ReadonlyArray<Draft> = [
     3,
     "a put, a create and a compare-and-set whose answer is lost succeed, and take effect once",
     Effect.fnUntraced(function* (backend, owner, lossy) {
+      yield* backend.put(keyOf(owner, "before"), "so that the engine has all that it needs for a write")
       const losesFirst = yield* lossy(first())
       const put = yield* losesFirst.put(keyOf(owner, "put"), "data")
       assertSame(yield* backend.get(put.key), put)
@@ -66,6 +67,8 @@ export const lostAnswers: ReadonlyArray<Draft> = [
     "a delete whose answer is lost is of unknown outcome, and its record is gone",
     Effect.fnUntraced(function* (backend, owner, lossy) {
       const key = keyOf(owner, "a")
+      yield* backend.put(key, "so that the engine has all that it needs for a delete")
+      yield* backend.delete(key)
       const deletes: Record<string, Write> = {
         delete: (losing, key) => losing.delete(key),
         deleteIfVersion: (losing, key) => losing.deleteIfVersion(key, 1)
