@@ -1,5 +1,4 @@
 import { mkdirSync, readFileSync } from "node:fs"
-import { networkInterfaces } from "node:os"
 import { join } from "node:path"
 import { inspect } from "node:util"
 import { NodeRedis } from "@effect/platform-node"
@@ -16,6 +15,7 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { outerAddress } from "../support/machine.ts"
 import { newFolder } from "../support/redisCluster.ts"
 import { as, ask, newServer, steadyPort } from "../support/redisServer.ts"
 import { assertHides } from "../support/shown.ts"
@@ -427,13 +427,11 @@ describe.skipIf(!inject("hasRedisServer"))("Redis fails with an error that says 
     })
   )
 
-  const [address] = Object.values(networkInterfaces()).flatMap((found) =>
-    (found ?? []).filter(({ family, internal }) => family === "IPv4" && !internal)
-  )
+  const address = outerAddress()
   it.live.skipIf(address === undefined)("if the server is in protected mode", () =>
     Effect.gen(function* () {
       const { port } = new URL(yield* newServer("--bind", "*"))
-      const error = yield* Effect.flip(build(`redis://${address?.address}:${port}`))
+      const error = yield* Effect.flip(build(`redis://${address}:${port}`))
       assertBackend(error, "Misconfigured", "not-applied", "give it a password")
     })
   )

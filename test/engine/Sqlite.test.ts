@@ -35,6 +35,7 @@ import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as StoragePrefix from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
+import { mayMount } from "../support/machine.ts"
 import { assertHides } from "../support/shown.ts"
 import { newFiles, plant, withDatabase } from "../support/sqlite.ts"
 
@@ -264,11 +265,7 @@ describe("Sqlite, on a file that it can't use", () => {
     })
   )
 
-  const mayMount = spawnSync("unshare", ["--map-root-user", "--mount", "true"]).status === 0
-  if (!mayMount) console.warn("The test of a full disk is skipped: it takes Linux, with unshare and user namespaces.")
-  if (!mayMount && process.env.CI !== undefined) throw new Error("There is no unshare that may mount")
-
-  describe.skipIf(!mayMount)("a full disk", () => {
+  describe.skipIf(!mayMount())("a full disk", () => {
     const onDisk = () => {
       const folder = mkdtempSync(join(tmpdir(), "disk-"))
       const script = join(import.meta.dirname, "../support/sqliteDisk.ts")
