@@ -3,8 +3,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Effect } from "effect"
-import { afterAll } from "vitest"
+import { afterAll, assert } from "vitest"
 import type { StoredRecord } from "../../src/Engine.ts"
+import * as Sqlite from "../../src/engine/Sqlite.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
+import type { Backend } from "../../src/StorageError.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 
 /** Names of files that are gone after the tests of a test file. */
@@ -35,3 +38,25 @@ export const plant =
           .run(key.owner, key.id, version, data, writeId ?? null, expiresAtSeconds ?? null)
       )
     )
+
+/** Runs an Effect on a store in a file, which is opened before and closed after. */
+export const on =
+  (options: Sqlite.Options) =>
+  <A, E>(f: (backend: StorageBackend["Service"]) => Effect.Effect<A, E>) =>
+    Effect.provide(StorageBackend.use(f), Sqlite.layer(options))
+
+/** Opens a file and closes it. */
+export const open = (options: Sqlite.Options) => on(options)(() => Effect.void)
+
+/** Checks a failure: by default nothing was applied, and a retry would not help. */
+export const assertBackend = (
+  error: { readonly _tag: string },
+  expected: { reason: Backend["reason"]["_tag"]; outcome?: Backend["outcome"]; retryable?: boolean; says: string }
+) => {
+  assert.strictEqual(error._tag, "Backend")
+  const { isRetryable, message, outcome, reason } = error as Backend
+  assert.strictEqual(reason._tag, expected.reason, message)
+  assert.strictEqual(outcome, expected.outcome ?? "not-applied", message)
+  assert.strictEqual(isRetryable, expected.retryable ?? false, message)
+  assert.include(message, expected.says)
+}
