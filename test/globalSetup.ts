@@ -2,6 +2,7 @@ import { Effect, Exit, Scope } from "effect"
 import type { TestProject } from "vitest/node"
 import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
 import * as RedisServer from "../examples/RedisServer.ts"
+import { mayMount, outerAddress } from "./support/machine.ts"
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -14,14 +15,19 @@ declare module "vitest" {
   }
 }
 
-/** Starts the engines that the tests run against, once for the run. */
+/** Starts the engines that the tests run against, once for the run, and says what is skipped and why. */
 export default async (project: TestProject) => {
   const scope = Effect.runSync(Scope.make())
-  const { DYNAMODB_ENDPOINT, REDIS_URL } = process.env
+  const { CI, DYNAMODB_ENDPOINT, REDIS_URL } = process.env
+  const skipped: Array<string> = []
 
-  /**
-   * The address of an engine: the given one, or that of an engine that is started. Undefined if it can't be started.
-   */
+  /** Notes tests that can't run on this machine. In CI all must run. */
+  const skip = (tests: string, reason: string) => {
+    if (CI !== undefined) throw new Error(reason)
+    skipped.push(`${tests}. ${reason}.`)
+  }
+
+  /** The address of an engine that is given, or that is started unless the machine can't run it. */
   const addressOf = async (
     name: string,
     { missing, start }: { readonly missing: () => string | undefined; readonly start: typeof DynamoDbLocal.start },
@@ -31,8 +37,7 @@ export default async (project: TestProject) => {
     if (given !== undefined) return given
     const reason = missing()
     if (reason === undefined) return Effect.runPromise(Scope.provide(start, scope))
-    if (process.env.CI !== undefined) throw new Error(reason)
-    console.warn(`The tests of ${name} are skipped. ${reason} in ${variable}.`)
+    skip(`the tests of ${name}`, `${reason} by ${variable}`)
     return undefined
   }
 
@@ -44,8 +49,16 @@ export default async (project: TestProject) => {
   const reason = RedisServer.missing()
   project.provide("hasRedisServer", reason === undefined)
   if (reason !== undefined && REDIS_URL !== undefined) {
-    if (process.env.CI !== undefined) throw new Error(reason)
-    console.warn(`The tests that start Redis servers of their own are skipped. ${reason}.`)
+    skip("the tests that start Redis servers of their own", reason)
   }
+  if (!mayMount()) {
+    skip("the tests of a full disk", "They need Linux, with unshare and user namespaces")
+  }
+  if (reason === undefined && outerAddress() === undefined) {
+    skipped.push("the test of Redis's protected mode. It needs an IPv4 address that is not loopback.")
+  }
+
+  console.log("All tests together take 5 to 10 minutes on two cores. One file: npm test -- test/engine/Sqlite.test.ts")
+  console.log(skipped.length === 0 ? "Nothing is skipped." : skipped.map((tests) => `Skipped: ${tests}`).join("\n"))
   return () => Effect.runPromise(Scope.close(scope, Exit.void))
 }

@@ -77,7 +77,7 @@ const answering =
     response.end(body)
   }
 
-describe("DynamoDb tells of a stranger at the endpoint", () => {
+describe("DynamoDb says that the endpoint is not DynamoDB's, if it answers with", () => {
   for (const [name, listener, reason, outcome] of [
     ["a page of HTML", answering(200, "text/html", "<html>hush</html>"), "Misconfigured", "unknown"],
     ["an answer without a body", answering(200, "text/plain", ""), "Misconfigured", "unknown"],
@@ -94,7 +94,7 @@ describe("DynamoDb tells of a stranger at the endpoint", () => {
       "unknown"
     ]
   ] as const) {
-    it.live(`that answers with ${name}`, () =>
+    it.live(name, () =>
       Effect.gen(function* () {
         const config = { endpoint: yield* stranger(listener) }
         const backend = yield* build(config)
@@ -119,7 +119,7 @@ describe("DynamoDb tells of a stranger at the endpoint", () => {
 })
 
 describe("DynamoDb shows no credentials and no data in an error", () => {
-  it.live("of an endpoint that is not a URL, or where nothing answers", () =>
+  it.live("if the endpoint is not a URL, or nothing answers there", () =>
     Effect.gen(function* () {
       for (const [url, message] of [
         ["pass-word", "The endpoint is not a URL"],
@@ -141,7 +141,7 @@ describe("DynamoDb shows no credentials and no data in an error", () => {
     })
   )
 
-  it.live("whatever AWS and the way there repeat", () =>
+  it.live("if AWS or something on the way repeats them", () =>
     Effect.gen(function* () {
       const canonical = "The Canonical String for this request should have been 'POST x-amz-security-token:pass-word'"
       const json = "application/x-amz-json-1.0"
@@ -164,7 +164,7 @@ describe("DynamoDb shows no credentials and no data in an error", () => {
     })
   )
 
-  it.live("of a client that failed in a way of its own, whose class and stack are kept", () =>
+  it.live("if the client fails in a way of its own, and keeps the class and stack of its error", () =>
     Effect.gen(function* () {
       class CustomError extends Error {
         override readonly name = "CustomError"
@@ -183,8 +183,8 @@ describe("DynamoDb shows no credentials and no data in an error", () => {
   )
 })
 
-describe("DynamoDb, when it is built,", () => {
-  it.effect("dies on an option that is not what it must be, and names it", () =>
+describe("DynamoDb, when its Layer is built,", () => {
+  it.effect("dies if an option is not valid, and names the option", () =>
     Effect.gen(function* () {
       const wrong: ReadonlyArray<readonly [object, string | RegExp]> = [
         [{ tableName: "" }, 'tableName must be a string that is not empty: it is ""'],
@@ -216,7 +216,7 @@ describe("DynamoDb, when it is built,", () => {
     })
   )
 
-  it.effect("fails on a variable that is not what it must be, and names it", () =>
+  it.effect("fails if a variable is not valid, and names the variable", () =>
     Effect.gen(function* () {
       for (const [name, value] of [
         ["DYNAMODB_RETRIES", "-1"],
@@ -246,8 +246,8 @@ describe("DynamoDb, when it is built,", () => {
   )
 })
 
-describe.skipIf(endpoint === undefined)("DynamoDb tells of", () => {
-  it.live("another key schema, of whichever kind", () =>
+describe.skipIf(endpoint === undefined)("DynamoDb fails", () => {
+  it.live("with Misconfigured, if the table has any other key schema", () =>
     Effect.gen(function* () {
       for (const keys of [
         [["id", "S"]],
@@ -292,7 +292,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb tells of", () => {
     })
   )
 
-  it.live("a refusal that mentions a key and is not about the schema, in plain words", () =>
+  it.live("with DynamoDB's own words, if a refusal mentions a key but is not about the schema", () =>
     Effect.gen(function* () {
       const tableName = newTableName()
       yield* Layer.build(layerTable({ tableName }))
@@ -312,7 +312,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb tells of", () => {
     })
   )
 
-  it.live("the outcome of what only reads as not applied, whatever befalls the request", () =>
+  it.live("with the outcome not-applied if the operation only reads, whatever happens to the request", () =>
     Effect.gen(function* () {
       const tableName = newTableName()
       yield* Layer.build(layerTable({ tableName }))
@@ -328,7 +328,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb tells of", () => {
     })
   )
 
-  it.live("a table that can't be looked at, after tries that change nothing", () =>
+  it.live("but not if an answer about the table is lost once, since asking again changes nothing", () =>
     Effect.gen(function* () {
       const tableName = newTableName()
       let asked = 0

@@ -49,7 +49,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb, if answers are lost,", () => 
         const direct = yield* StorageBackend
         const key = newKey()
         const record = yield* direct.put(key, "before")
-        const { backend } = yield* through(first("hang"), { requestTimeout: "200 millis" })
+        const { backend } = yield* through(first("hang"), { requestTimeout: "1 second" })
         assert.strictEqual((yield* backend.putIfVersion(key, "after", record)).version, 2)
       })
     )

@@ -45,7 +45,7 @@ const askMasters = Effect.fnUntraced(function* (...command: ReadonlyArray<string
 })
 
 describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () => {
-  layer(layerMasters, { timeout: 60_000 })((it) => {
+  layer(layerMasters, { timeout: 240_000 })((it) => {
     const keyPrefix = newKeyPrefix()
     StorageContract.suiteWith("Redis Cluster", layerKeys(keyPrefix), it, { shared: true, plant: plant(keyPrefix) })
     TaskContract.suiteWith("Redis Cluster", layerKeys(keyPrefix), it)
@@ -172,8 +172,8 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
   })
 })
 
-describe.skipIf(!inject("hasRedisServer"))("Redis Cluster, where a node fails", () => {
-  layer(Layer.effect(Masters, startCluster), { excludeTestServices: true, timeout: 60_000 })((it) => {
+describe.skipIf(!inject("hasRedisServer"))("Redis Cluster, if a node fails,", () => {
+  layer(Layer.effect(Masters, startCluster), { excludeTestServices: true, timeout: 240_000 })((it) => {
     const build = (cluster: RedisClient.ClusterOptions, options: Redis.Options = {}) =>
       Redis.layer(options).pipe(
         Layer.provide(RedisClient.layerCluster(cluster)),
@@ -182,7 +182,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster, where a node fails", 
         Effect.flatMap((context) => Effect.provide(StorageBackend, context))
       )
 
-    it.effect("the connection to a node that is silent is made anew", () =>
+    it.effect("replaces the connection to a node that does not answer", () =>
       Effect.gen(function* () {
         const urls = yield* Masters
         let hang = false
@@ -198,7 +198,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster, where a node fails", 
         }
         const backend = yield* build(
           { rootNodes: [{ url: urls[0] ?? "" }], nodeAddressMap },
-          { requestTimeout: "200 millis", retrySchedule: Schedule.upTo(Schedule.spaced("5 millis"), { times: 400 }) }
+          { requestTimeout: "1 second", retrySchedule: Schedule.upTo(Schedule.spaced("5 millis"), { times: 2000 }) }
         )
         const record = yield* backend.putIfVersion(makeUnsafe({ owner: "alice", id: "a" }), "one", 0)
         hang = true
@@ -207,7 +207,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster, where a node fails", 
       })
     )
 
-    it.effect("a master that is gone is replaced by the replica that takes its place", () =>
+    it.effect("sends what a lost master had to the replica that takes its place", () =>
       Effect.gen(function* () {
         const urls = yield* startCluster
         const [first = "", , last = ""] = urls
@@ -221,13 +221,12 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster, where a node fails", 
         const [, pid] = /process_id:(\d+)/.exec(yield* ask(last, "INFO", "server")) ?? []
         process.kill(Number(pid), "SIGKILL")
         yield* ask(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
-        const putAll = Effect.forEach(keys, (key) => Effect.eventually(backend.put(key, "after")))
-        yield* Effect.timeout(putAll, "1 minute")
+        for (const key of keys) yield* Effect.eventually(backend.put(key, "after"))
         assert.isAbove(Number(yield* ask(replica, "DBSIZE")), 0)
       })
     )
 
-    it.effect("a master that is gone is told of, and the others go on", () =>
+    it.effect("fails for the keys of a lost master, and goes on with those of the others", () =>
       Effect.gen(function* () {
         const urls = yield* Masters
         const rootNodes = urls.map((url) => ({ url }))

@@ -1,5 +1,4 @@
 import { mkdirSync, readFileSync } from "node:fs"
-import { networkInterfaces } from "node:os"
 import { join } from "node:path"
 import { inspect } from "node:util"
 import { NodeRedis } from "@effect/platform-node"
@@ -16,6 +15,7 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { outerAddress } from "../support/machine.ts"
 import { newFolder } from "../support/redisCluster.ts"
 import { as, ask, newServer, steadyPort } from "../support/redisServer.ts"
 import { assertHides } from "../support/shown.ts"
@@ -64,8 +64,8 @@ const warnings = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
   return Effect.as(Effect.provide(effect, Logger.layer([logger])), messages)
 }
 
-describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
-  it.live("no server at the port, when the Layer is built", () =>
+describe.skipIf(!inject("hasRedisServer"))("Redis fails with an error that says what to do,", () => {
+  it.live("if no server answers when the Layer is built", () =>
     Effect.gen(function* () {
       const url = `redis://127.0.0.1:${yield* freePort}`
       assertBackend(yield* Effect.flip(build(url)), "Unavailable", "not-applied", /ECONNREFUSED.*host and port/)
@@ -81,7 +81,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a URL that is none, without repeating it", () =>
+  it.live("if the URL is not valid, and does not repeat it", () =>
     Effect.gen(function* () {
       for (const url of [
         "localhost",
@@ -99,7 +99,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("nothing to a user who has just the permissions that the README lists", () =>
+  it.live("but not for a user who has just the permissions that the README lists", () =>
     Effect.gen(function* () {
       const url = yield* newServer()
       const readme = readFileSync(join(import.meta.dirname, "../../README.md"), "utf8")
@@ -124,7 +124,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a server that goes away, and works again once it is back", () =>
+  it.live("if the server goes away, and works again once it is back", () =>
     Effect.gen(function* () {
       const [folder, port, scope] = [yield* newFolder, yield* steadyPort, yield* Scope.make()]
       const url = yield* Scope.provide(RedisServer.startIn(folder, port, "--save", ""), scope)
@@ -151,7 +151,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a password that is wrong or missing, without telling it", () =>
+  it.live("if the password is wrong or missing, and does not repeat it", () =>
     Effect.gen(function* () {
       const url = yield* newServer("--requirepass", "pass-word")
       assertBackend(yield* Effect.flip(build(url)), "Unauthorized", "not-applied", /requires a password/)
@@ -169,7 +169,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a user who may not run the commands", () =>
+  it.live("if the user may not run the commands", () =>
     Effect.gen(function* () {
       const url = yield* newServer()
       const user = (name: string, ...rules: ReadonlyArray<string>) =>
@@ -195,7 +195,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a server that repeats the password of a command it does not know, without telling it", () =>
+  it.live("if a server does not know HELLO or AUTH, and does not repeat the password that was sent with it", () =>
     Effect.gen(function* () {
       const withoutHello = as(yield* newServer("--rename-command", "HELLO", ""), "app", "pass-word")
       const withoutAuth = as(yield* newServer("--rename-command", "AUTH", ""), "app", "pass-word")
@@ -214,7 +214,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a command that Redis does not know, to those who use the service itself, without its arguments", () =>
+  it.live("if Redis does not know a command of the service's user, without its arguments", () =>
     Effect.gen(function* () {
       const redis = yield* Effect.provide(
         EffectRedis.Redis,
@@ -226,7 +226,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("what only reads as not applied, and not as an ambiguous attempt", () =>
+  it.live("whose outcome is not-applied if the operation only reads, and counts no ambiguous attempt", () =>
     Effect.gen(function* () {
       const keyPrefix = crypto.randomUUID()
       const service = EffectRedis.make({
@@ -258,7 +258,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("an option that is not what it must be, as a defect that names it", () =>
+  it.live("that is a defect and names the option, if an option is not valid", () =>
     Effect.gen(function* () {
       const service = EffectRedis.make({
         send: () => Effect.succeed("" as never),
@@ -284,7 +284,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("memory that is used up, where records can still be read and removed", () =>
+  it.live("if memory is used up, and records can still be read and removed", () =>
     Effect.gen(function* () {
       const url = yield* newServer()
       const backend = yield* build(url)
@@ -303,7 +303,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a replica, which refuses writes", () =>
+  it.live("if the server is a replica, which refuses writes", () =>
     Effect.gen(function* () {
       const primary = yield* newServer("--repl-diskless-sync-delay", "0")
       const replica = yield* newServer("--replicaof", "127.0.0.1", new URL(primary).port)
@@ -320,14 +320,14 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("too few replicas", () =>
+  it.live("if there are too few replicas", () =>
     Effect.gen(function* () {
       const backend = yield* build(yield* newServer("--min-replicas-to-write", "1"))
       assertBackend(yield* Effect.flip(backend.put(key, "hush")), "Unavailable", "not-applied", "min-replicas-to-write")
     })
   )
 
-  it.live("a disk that can't be written", () =>
+  it.live("if the server can't write to its disk", () =>
     Effect.gen(function* () {
       const folder = yield* newFolder
       const url = yield* RedisServer.startIn(folder, yield* freePort, "--save", "3600 1000000")
@@ -349,7 +349,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a server that loads its data", () =>
+  it.live("if the server is still loading its data", () =>
     Effect.gen(function* () {
       const [folder, port, scope] = [yield* newFolder, yield* steadyPort, yield* Scope.make()]
       const url = yield* Scope.provide(RedisServer.startIn(folder, port, "--save", ""), scope)
@@ -359,17 +359,19 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
       for (let i = 0; i < 200; i++) yield* backend.put(makeUnsafe({ owner: "alice", id: String(i) }), "hush")
       yield* ask(url, "SAVE")
       yield* Scope.close(scope, Exit.void)
-      const slowly = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"]
+      // A tenth of a second for each key, so that it can't have loaded all of them before it is asked.
+      const slowly = ["--key-load-delay", "100000", "--loading-process-events-interval-bytes", "1024"]
       yield* Effect.forkScoped(RedisServer.startIn(folder, port, "--save", "", ...slowly))
       const error = yield* Effect.flip(backend.put(key, "hush")).pipe(
         Effect.repeat({ until: (error) => error.message.includes("loading") })
       )
       assertBackend(error, "Unavailable", "not-applied", "still loading its data")
+      yield* ask(url, "CONFIG", "SET", "key-load-delay", "0")
       assert.strictEqual((yield* Effect.eventually(backend.put(key, "hush"))).version, 1)
     })
   )
 
-  it.live("another client's endless script", () =>
+  it.live("if another client's script never ends", () =>
     Effect.gen(function* () {
       const url = yield* newServer("--busy-reply-threshold", "50")
       const backend = yield* build(url)
@@ -385,7 +387,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a server that pauses, by a time-out", () =>
+  it.live("if the server pauses, after the request's time-out", () =>
     Effect.gen(function* () {
       const url = yield* newServer()
       const backend = yield* build(url, { requestTimeout: "1 second" })
@@ -398,7 +400,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("as many clients as the server takes", () =>
+  it.live("if the server has as many clients as it takes", () =>
     Effect.gen(function* () {
       const url = yield* newServer("--maxclients", "1")
       const full = yield* Effect.flip(Effect.andThen(Effect.eventually(build(url)), build(url)))
@@ -406,7 +408,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a command that is renamed, and a database that is not there", () =>
+  it.live("if a command is renamed, or the database does not exist", () =>
     Effect.gen(function* () {
       const renamed = yield* newServer("--rename-command", "EVALSHA", "", "--rename-command", "INFO", "")
       const short = yield* build(renamed, { keyPrefix: "p" })
@@ -417,7 +419,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a client for a cluster that is given one server", () =>
+  it.live("if a client for a cluster is given a single server", () =>
     Effect.gen(function* () {
       const rootNodes = [{ url: yield* newServer() }]
       const cluster = RedisClient.layerCluster({ rootNodes }).pipe(Layer.provide(Logger.layer([])))
@@ -425,19 +427,17 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  const [address] = Object.values(networkInterfaces()).flatMap((found) =>
-    (found ?? []).filter(({ family, internal }) => family === "IPv4" && !internal)
-  )
-  it.live.skipIf(address === undefined)("a server in protected mode", () =>
+  const address = outerAddress()
+  it.live.skipIf(address === undefined)("if the server is in protected mode", () =>
     Effect.gen(function* () {
       const { port } = new URL(yield* newServer("--bind", "*"))
-      const error = yield* Effect.flip(build(`redis://${address?.address}:${port}`))
+      const error = yield* Effect.flip(build(`redis://${address}:${port}`))
       assertBackend(error, "Misconfigured", "not-applied", "give it a password")
     })
   )
 
   // No server of that age is at hand.
-  it.live("a server that is too old", () =>
+  it.live("if the server is too old", () =>
     Effect.gen(function* () {
       const serviceOf = (info: string) =>
         EffectRedis.make({
@@ -456,7 +456,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
   )
 
   // Nor are servers of these versions: what they say is copied from their sources.
-  it.live("errors within a script, as other versions of Redis word them", () =>
+  it.live("if a script fails, as other versions of Redis word it", () =>
     Effect.gen(function* () {
       const old = "ERR Error running script (call to f_0e866f58199563e44dc27a1942247374e9093096): @user_script:24: "
       for (const [message, reason] of [
@@ -482,7 +482,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
     })
   )
 
-  it.live("a server that may evict records, in the log, once", () =>
+  it.live("or logs a warning once, if the server may evict records", () =>
     Effect.gen(function* () {
       const opened = (url: string) =>
         warnings(
@@ -504,8 +504,8 @@ describe.skipIf(!inject("hasRedisServer"))("Redis tells of", () => {
   )
 })
 
-describe.skipIf(!inject("hasRedisServer"))("Redis takes no notice of", () => {
-  it.live("a script cache that is flushed in the middle", () =>
+describe.skipIf(!inject("hasRedisServer"))("Redis", () => {
+  it.live("goes on if the script cache is flushed in the middle", () =>
     Effect.gen(function* () {
       const url = yield* newServer()
       for (const client of [RedisClient.layer, NodeRedis.layer]) {
@@ -530,7 +530,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis takes no notice of", () => {
     })
   )
 
-  it.live("its connection, when its scope closes", () =>
+  it.live("closes its connection when its scope closes", () =>
     Effect.gen(function* () {
       const url = yield* newServer()
       const watcher = yield* Effect.promise(() => createClient({ url }).connect())

@@ -36,9 +36,9 @@ const codes = [
   ["SQLITE_NOTADB", 26, "Corrupt", "not-applied"]
 ] as const
 
-describe("Sqlite, of a failed write", () => {
+describe("Sqlite, after a failed write,", () => {
   for (const [name, errcode, reason, outcome] of codes) {
-    it.effect(`tells of ${name} as ${reason}, ${outcome}, and writes once the fault has passed`, () => {
+    it.effect(`fails with ${reason}, ${outcome}, on ${name}, and writes again once the fault has passed`, () => {
       const filename = newFile()
       return Effect.gen(function* () {
         const backend = yield* StorageBackend

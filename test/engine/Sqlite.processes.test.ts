@@ -30,53 +30,58 @@ describe("Sqlite, from separate processes", () => {
     }).pipe(Effect.provide(Sqlite.layer({ filename })))
   )
 
-  it.live("100 of them killed at random moments lose no write that was acknowledged, and leave no half of one", () =>
-    Effect.gen(function* () {
-      const random = randomFrom(newSeed("SQLite, killed"))
-      const told = { kills: 0, acknowledged: 0, lost: 0 }
-      /** One writer after another on one file; each goes on with what the one before has left. */
-      const killWriters = Effect.fnUntraced(function* (times: number) {
-        const filename = newFile()
-        const acknowledged = new Map<string, number>()
-        for (let i = 0; i < times; i++) {
-          for (const line of yield* killedWriter(filename, random() * 60)) {
-            const [id = "", count = ""] = line.split(" ")
-            acknowledged.set(id, Number(count))
-            told.acknowledged++
+  it.live(
+    "100 of them killed at random moments lose no write that was acknowledged, and leave no record half written",
+    () =>
+      Effect.gen(function* () {
+        const random = randomFrom(newSeed("SQLite, killed"))
+        const told = { kills: 0, acknowledged: 0, lost: 0 }
+        /** One writer after another on one file; each goes on with what the one before has left. */
+        const killWriters = Effect.fnUntraced(function* (times: number) {
+          const filename = newFile()
+          const acknowledged = new Map<string, number>()
+          for (let i = 0; i < times; i++) {
+            for (const line of yield* killedWriter(filename, random() * 60)) {
+              const [id = "", count = ""] = line.split(" ")
+              acknowledged.set(id, Number(count))
+              told.acknowledged++
+            }
+            told.kills++
+            const found = yield* StorageBackend.use((backend) => backend.listByPrefix(alices)).pipe(
+              Effect.provide(Sqlite.layer({ filename }))
+            )
+            const counts = new Map(found.records.map(({ data, key }) => [key.id, countOf(data)]))
+            for (const [id, count] of acknowledged) {
+              const is = counts.get(id) ?? 0
+              if (is < count) told.lost++
+              assert.isAtMost(is, count + 1, "more was written than was in flight")
+            }
+            for (const [id, count] of counts) acknowledged.set(id, count)
+            for (const count of counts.values()) assert.isNotNaN(count, "a record is not whole")
+            for (const { data, version } of found.records) assert.strictEqual(version, countOf(data))
           }
-          told.kills++
-          const found = yield* StorageBackend.use((backend) => backend.listByPrefix(alices)).pipe(
-            Effect.provide(Sqlite.layer({ filename }))
-          )
-          const counts = new Map(found.records.map(({ data, key }) => [key.id, countOf(data)]))
-          for (const [id, count] of acknowledged) {
-            const is = counts.get(id) ?? 0
-            if (is < count) told.lost++
-            assert.isAtMost(is, count + 1, "more was written than was in flight")
-          }
-          for (const [id, count] of counts) acknowledged.set(id, count)
-          for (const count of counts.values()) assert.isNotNaN(count, "a record is not whole")
-          for (const { data, version } of found.records) assert.strictEqual(version, countOf(data))
-        }
-        const check = withDatabase(filename, (db) => db.prepare("PRAGMA integrity_check").get())
-        assert.deepStrictEqual({ ...check }, { integrity_check: "ok" })
+          const check = withDatabase(filename, (db) => db.prepare("PRAGMA integrity_check").get())
+          assert.deepStrictEqual({ ...check }, { integrity_check: "ok" })
+        })
+        yield* Effect.forEach([1, 2, 3, 4], () => killWriters(25), { concurrency: "unbounded", discard: true })
+        console.log(`SQLite, killed: ${told.kills} kills, ${told.acknowledged} acknowledged, ${told.lost} lost`)
+        assert.strictEqual(told.kills, 100)
+        assert.strictEqual(told.lost, 0)
+        assert.isAbove(told.acknowledged, 100)
       })
-      yield* Effect.forEach([1, 2, 3, 4], () => killWriters(25), { concurrency: "unbounded", discard: true })
-      console.log(`SQLite, killed: ${told.kills} kills, ${told.acknowledged} acknowledged, ${told.lost} lost`)
-      assert.strictEqual(told.kills, 100)
-      assert.strictEqual(told.lost, 0)
-      assert.isAbove(told.acknowledged, 100)
-    })
   )
 })
 
-/** What a writer has acknowledged that is killed so many milliseconds after its first acknowledgement. */
-const killedWriter = (filename: string, after: number) =>
+/**
+ * What a writer has acknowledged by the time that it is killed, so many milliseconds after its first acknowledgement. The
+ * delay makes the moment of the writing random: nothing waits for it.
+ */
+const killedWriter = (filename: string, afterMillis: number) =>
   Effect.callback<ReadonlyArray<string>>((resume) => {
     const script = join(import.meta.dirname, "../support/durableWriter.ts")
     const child = spawn("node", [script, filename], { stdio: ["ignore", "pipe", "inherit"] })
     let output = ""
-    child.stdout.once("data", () => setTimeout(() => child.kill("SIGKILL"), after))
+    child.stdout.once("data", () => setTimeout(() => child.kill("SIGKILL"), afterMillis))
     child.stdout.on("data", (chunk) => {
       output += chunk
     })

@@ -46,3 +46,13 @@ export const lossy = (keyPrefix: string) => (isLost: () => boolean) =>
     )
     return yield* Effect.provide(StorageBackend, yield* Layer.build(layer))
   })
+
+/** Sends a command to Redis as another client would. */
+export const send = (command: string, ...args: ReadonlyArray<string>) =>
+  EffectRedis.Redis.use((redis) => redis.send<unknown>(command, ...args))
+
+/** The keys of a store, without its prefix. */
+export const keysBelow = (keyPrefix: string) =>
+  Effect.map(send("KEYS", `${keyPrefix.replace(/[\\*?[\]]/g, "\\$&")}:*`), (keys) =>
+    (keys as ReadonlyArray<string>).map((key) => key.slice(keyPrefix.length + 1)).sort()
+  )

@@ -38,7 +38,7 @@ export const addReplica = Effect.fnUntraced(function* (anyNode: string, master: 
     })
   )
   return url
-}, Effect.timeout("30 seconds"))
+})
 
 /** Starts a Redis Cluster of three masters on loopback, and returns their URLs once all slots are served. */
 export const startCluster = Effect.gen(function* () {
@@ -54,4 +54,4 @@ export const startCluster = Effect.gen(function* () {
     )
   )
   return urls
-}).pipe(Effect.timeout("30 seconds"))
+})

@@ -3,9 +3,12 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Effect, Schedule } from "effect"
-import { afterAll } from "vitest"
+import { afterAll, assert } from "vitest"
 import { type Engine, make, type StoredRecord } from "../../src/Engine.ts"
 import { makeEngine } from "../../src/engine/internal/sqlite/requests.ts"
+import * as Sqlite from "../../src/engine/Sqlite.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
+import type { Backend } from "../../src/StorageError.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 
@@ -53,3 +56,25 @@ export const lossy = (filename: string) => (isLost: () => boolean) =>
       return make(engine, { retrySchedule: Schedule.recurs(20) })
     }
   )
+
+/** Runs an Effect on a store in a file, which is opened before and closed after. */
+export const on =
+  (options: Sqlite.Options) =>
+  <A, E>(f: (backend: StorageBackend["Service"]) => Effect.Effect<A, E>) =>
+    Effect.provide(StorageBackend.use(f), Sqlite.layer(options))
+
+/** Opens a file and closes it. */
+export const open = (options: Sqlite.Options) => on(options)(() => Effect.void)
+
+/** Checks a failure: by default nothing was applied, and a retry would not help. */
+export const assertBackend = (
+  error: { readonly _tag: string },
+  expected: { reason: Backend["reason"]["_tag"]; outcome?: Backend["outcome"]; retryable?: boolean; says: string }
+) => {
+  assert.strictEqual(error._tag, "Backend")
+  const { isRetryable, message, outcome, reason } = error as Backend
+  assert.strictEqual(reason._tag, expected.reason, message)
+  assert.strictEqual(outcome, expected.outcome ?? "not-applied", message)
+  assert.strictEqual(isRetryable, expected.retryable ?? false, message)
+  assert.include(message, expected.says)
+}
