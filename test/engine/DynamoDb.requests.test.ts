@@ -1,6 +1,6 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb"
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Layer, Logger, Schedule } from "effect"
+import { DateTime, Effect, Layer, Logger, Metric, Schedule, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
 import { maxVersion, StorageBackend } from "../../src/StorageBackend.ts"
@@ -268,6 +268,91 @@ describe("DynamoDb takes a refusal", () => {
       for (const other of [refusal("ValidationException", {}, "no"), refusal("Other", {}, tooLarge)]) {
         assert.propertyVal(yield* errorOf(put, other), "_tag", "Backend")
       }
+    })
+  )
+})
+
+describe("DynamoDb reads an item", () => {
+  const read = (attributes: object) =>
+    Effect.map(
+      requestOf(
+        (backend) => backend.get(key),
+        {},
+        () => ({ Item: { ...Key, ...attributes } })
+      ),
+      ({ result }) => (result._tag === "Failure" ? String(result.failure) : (result.success as object))
+    )
+  const data = { S: "data" }
+  const version = { N: "1" }
+
+  it.effect("that pmcp-tasks or another client wrote, with an expiry or a write id or without", () =>
+    Effect.gen(function* () {
+      const bare = yield* read({ data, version })
+      assert.deepInclude(bare, { data: "data", version: 1, writeId: undefined, expiresAt: undefined })
+      const whole = yield* read({
+        data,
+        version: { N: String(maxVersion) },
+        write_id: { S: "w" },
+        expires_at: { N: "6000" }
+      })
+      assert.deepInclude(whole, { version: maxVersion, writeId: "w", expiresAt: DateTime.makeUnsafe(6_000_000) })
+      const text = yield* read({ data, version, expires_at: { S: "5" } })
+      assert.deepInclude(text, { expiresAt: undefined })
+    })
+  )
+
+  it.effect("that is damaged as such, with its address and what is wrong", () =>
+    Effect.gen(function* () {
+      for (const [attributes, problem] of [
+        [{ data }, "no version that is a number"],
+        [{ data, version: { S: "1" } }, "no version that is a number"],
+        [{ data, version: { N: "1.5" } }, "no version that is a number"],
+        [{ data, version: { N: "0" } }, "no version that is a number"],
+        [{ data, version: { N: "-1" } }, "no version that is a number"],
+        [{ data, version: { N: String(maxVersion + 1) } }, "no version that is a number"],
+        [{ version }, "no data that is a string"],
+        [{ version, data: { N: "1" } }, "no data that is a string"],
+        [{ version, data, write_id: { N: "1" } }, "a write_id that is not a string"]
+      ] as const) {
+        const error = yield* read(attributes)
+        assert.include(error, `The item at PK OWNER#alice, SK TASK#a in table records has ${problem}`)
+      }
+    })
+  )
+})
+
+describe("DynamoDb notes the capacity that it is charged for", () => {
+  it.effect("in a counter of the table, and in the span of the operation, one entry a request", () =>
+    Effect.gen(function* () {
+      const ConsumedCapacity = { CapacityUnits: 2.5, TableName: "charged" }
+      const spans: Array<Tracer.NativeSpan> = []
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Tracer.NativeSpan(options)
+          spans.push(span)
+          return span
+        }
+      })
+      const prefix = makePrefix({ owner: "alice", idPrefix: "" })
+      const page = { Items: [], LastEvaluatedKey: Key, ConsumedCapacity }
+      const answer: Answer = (name) => (name === "Query" ? page : {})
+      yield* requestOf((backend) => backend.listByPrefix(prefix), {}, answer).pipe(Effect.withTracer(tracer))
+      const span = spans.find((span) => span.attributes.has("aws.dynamodb.consumed_capacity"))
+      const noted = span?.attributes.get("aws.dynamodb.consumed_capacity")
+      assert.deepStrictEqual(
+        noted,
+        Array.from({ length: 4 }, () => JSON.stringify(ConsumedCapacity))
+      )
+      const snapshot = yield* Metric.snapshot
+      const counter = snapshot.find(
+        ({ attributes, id }) =>
+          id === "effect_versioned_store.consumed_capacity" && attributes?.["db.collection.name"] === "charged"
+      )
+      assert.strictEqual(counter?.attributes?.["db.system.name"], "aws.dynamodb")
+      assert.deepInclude(counter?.state, { count: 10 })
+      const before = spans.length
+      yield* requestOf((backend) => backend.get(key)).pipe(Effect.withTracer(tracer))
+      for (const span of spans.slice(before)) assert.isFalse(span.attributes.has("aws.dynamodb.consumed_capacity"))
     })
   )
 })
