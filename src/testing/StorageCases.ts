@@ -90,7 +90,7 @@ export interface Case<R> {
 }
 
 /**
- * The clock of the suite: `TestClock` set to the real time, with real sleeps.
+ * The clock of the suite: a `TestClock` of its own, set to the real time, with real sleeps.
  *
  * @example
  * ```ts
@@ -106,13 +106,12 @@ export interface Case<R> {
  */
 export const layerClock: Layer.Layer<never> = Layer.effect(
   Clock.Clock,
-  TestClock.testClockWith(
-    Effect.fnUntraced(function* (testClock) {
-      const now = yield* TestClock.withLive(Clock.currentTimeMillis)
-      yield* testClock.setTime(Math.ceil(now / 1000) * 1000)
-      return { ...testClock, sleep: (duration) => testClock.withLive(Effect.sleep(duration)) }
-    })
-  )
+  Effect.gen(function* () {
+    const testClock = yield* TestClock.make()
+    const now = yield* testClock.withLive(Clock.currentTimeMillis)
+    yield* testClock.setTime(Math.ceil(now / 1000) * 1000)
+    return { ...testClock, sleep: (duration) => testClock.withLive(Effect.sleep(duration)) }
+  })
 )
 
 /**
