@@ -93,7 +93,7 @@ describe("InMemory", () => {
     }).pipe(Effect.provide(InMemory.layerWith({ maxBytes: 5 })))
   )
 
-  it.effect("tells of a conflict rather than of its capacity", () =>
+  it.effect("fails with the conflict, not with its capacity, if both apply", () =>
     Effect.gen(function* () {
       const backend = yield* StorageBackend
       yield* backend.put(keyOf("a"), "1234")

@@ -433,7 +433,7 @@ describe("StorageKeyValueStore.layer", () => {
     }).pipe(Effect.provide(Layer.provide(ours("alice"), failing)))
   )
 
-  it.effect("refuses what is too large, and writes nothing", () =>
+  it.effect("refuses a value that is too large, and writes nothing", () =>
     Effect.gen(function* () {
       const store = yield* KeyValueStore.KeyValueStore
       for (const value of ["x".repeat(400_000), new Uint8Array(300_000)]) {

@@ -284,7 +284,7 @@ describe("StoragePersistence.layer", () => {
     }).pipe(Effect.scoped, Effect.provide(Layer.provide(ours("alice"), storage)))
   })
 
-  it.effect("keeps what JSON.stringify keeps, and tells what is no JSON", () =>
+  it.effect("keeps what JSON.stringify keeps, and fails to set a value that has no JSON", () =>
     Effect.gen(function* () {
       const store = yield* makeStore("a")
       const value = { kept: 1, left: undefined, at: new Date(0), none: [undefined, Number.NaN] }
