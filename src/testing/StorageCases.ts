@@ -123,8 +123,10 @@ export const layerClock: Layer.Layer<never> = Layer.effect(
  * import { InMemory } from "effect-versioned-store"
  * import * as StorageCases from "effect-versioned-store/StorageCases"
  * import { Effect, Layer } from "effect"
+ * import { TestClock } from "effect/testing"
  *
- * const layer = Layer.provideMerge(InMemory.layer, StorageCases.layerClock)
+ * const clock = Layer.provide(StorageCases.layerClock, TestClock.layer())
+ * const layer = Layer.provideMerge(InMemory.layer, clock)
  * for (const { name, promise, run } of StorageCases.cases(InMemory.layer)) {
  *   if (promise !== 2 || run === undefined) continue
  *   await Effect.runPromise(Effect.provide(Effect.scoped(run), layer))
