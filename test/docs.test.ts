@@ -41,9 +41,6 @@ const publicNames = (file: string) => {
 
 const allPublicNames = sources.flatMap(publicNames).filter(({ isInternal }) => !isInternal)
 
-/** Modules whose names do not have `@since` and `@category` yet. Empty this list. */
-const modulesWithoutTagsYet = ["src/task/TaskStore.ts", "src/testing/StorageContract.ts", "src/testing/TaskContract.ts"]
-
 describe("documentation", () => {
   it("has a comment for every public name, and an example for every value", () => {
     const withoutComment = allPublicNames.filter(({ comment }) => comment === "")
@@ -62,7 +59,7 @@ describe("documentation", () => {
       ({ comment }) => !/^ \* @since \d+\.\d+\.\d+$/m.test(comment) || !/^ \* @category [a-z]+$/m.test(comment)
     )
     assert.deepStrictEqual(
-      untagged.map(({ name }) => name).filter((name) => !modulesWithoutTagsYet.some((file) => name.startsWith(file))),
+      untagged.map(({ name }) => name),
       []
     )
   })

@@ -6,7 +6,8 @@
  */
 
 /**
- * One operation on the key. `start` and `end` are instants of one logical clock, which moves at each start and each end.
+ * One operation on the key. `start` and `end` are instants of one logical clock, which moves at each start and each
+ * end.
  *
  * @category models
  * @since 0.1.0

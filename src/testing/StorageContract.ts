@@ -2,8 +2,8 @@
  * The contract of `StorageBackend` as a test suite: every backend here passes it, and so can anyone's.
  *
  * `suite` and `suiteWith` need `vitest` and `@effect/vitest`; `StorageCases` has the same cases without them. Each case
- * uses owners of its own, so it may run against an engine that holds other records. Time stands still until a case moves
- * it by `TestClock`. Sleeps are real, so that the retries of a backend go on.
+ * uses owners of its own, so it may run against an engine that holds other records. Time stands still until a case
+ * moves it by `TestClock`. Sleeps are real, so that the retries of a backend go on.
  *
  * @example
  * ```ts

@@ -1,6 +1,6 @@
 /**
- * What `TaskStore` promises, as a test suite for a backend: the tasks on every backend here pass it, and so can those on
- * anyone's.
+ * What `TaskStore` promises, as a test suite for a backend: the tasks on every backend here pass it, and so can those
+ * on anyone's.
  *
  * `suite` and `suiteWith` need `vitest` and `@effect/vitest`; `TaskCases` has the same cases without them. Time stands
  * still until a case moves it by `TestClock`; sleeps are real.

@@ -29,10 +29,10 @@ describe("Sqlite, on a file that it can't use", () => {
       const utf16 = newFile()
       withDatabase(utf16, (db) => db.exec("PRAGMA encoding = 'UTF-16'; CREATE TABLE t (a); DROP TABLE t"))
       for (const [filename, says] of [
-        [utf16, "a database of something else"],
+        [utf16, "a database of another program"],
         [newer, "schema is 2, and this release knows 1"],
-        [other, "a database of something else"],
-        [marked, "a database of something else"]
+        [other, "a database of another program"],
+        [marked, "a database of another program"]
       ] as const) {
         const before = readFileSync(filename)
         const error = yield* Effect.flip(open({ filename }))
@@ -164,7 +164,7 @@ describe("Sqlite, on a file that it can't use", () => {
       const { acknowledged, full, notOpened, notRemoved, removed, there } = came.fullLog
       for (const error of [full, notRemoved]) {
         assert.deepInclude(error, { reason: "Unavailable", outcome: "not-applied" })
-        assert.match(error.message, /is full: make room on it, at least as much as .*records.db-wal takes/)
+        assert.match(error.message, /is full: free at least as much room on it as .*records.db-wal takes/)
         assert.include(error.message, "no record can be written or removed")
       }
       assert.deepInclude(notOpened, { reason: "Unavailable", outcome: "not-applied" })

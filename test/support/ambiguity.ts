@@ -100,7 +100,8 @@ export const ambiguityCases = (
       const final: Array<string> = JSON.parse((yield* direct.get(key)).data)
       const [acknowledged, unknown] = [answered.acknowledged.size, answered.unknown.size]
       console.log(
-        `8 writers: ${lost} answers lost, ${acknowledged} acknowledged, ${answered.conflict.size} conflicts, ${unknown} unknown, counter ${final.length}`
+        `8 writers: ${lost} answers lost, ${acknowledged} acknowledged, ${answered.conflict.size} conflicts, ` +
+          `${unknown} unknown, counter ${final.length}`
       )
       assert.isAbove(lost, 0, "no answer was lost")
       assert.strictEqual(new Set(final).size, final.length, "a write was applied twice")

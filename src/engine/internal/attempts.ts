@@ -7,9 +7,9 @@
  *
  * | operation | next step | possible outcomes |
  * | --- | --- | --- |
- * | put, create, compare-and-set by version or data | one consistent read looks for the write id | success or `unknown` |
- * | compare-and-set, or delete, of a record with a write id | sent again: it can't apply twice | success or `unknown` |
- * | any other delete | nothing | outcome `unknown` |
+ * | put, create, compare-and-set by version or data | a consistent read looks for the write id | success or `unknown` |
+ * | compare-and-set or delete of a record with a write id | sent again, can't apply twice | success or `unknown` |
+ * | any other delete | nothing | `unknown` |
  *
  * If the record that comes back carries this write's id, the write succeeded, even if the answer is a refusal. A
  * refusal is a definite conflict only if no earlier attempt of the same call was ambiguous.

@@ -40,7 +40,7 @@ const corrupt = ({ key }: VersionedRecord, why: string): Backend =>
     reason: "Corrupt",
     outcome: "not-applied",
     operation: "tasks",
-    description: `The record at ${key} can't be read as a task, since ${why}. Repair it, or remove it with TaskStore.remove`
+    description: `The record at ${key} can't be read as a task, since ${why}. Repair it, or call TaskStore.remove`
   })
 
 /** The first field that is wrong. The path ends there, since names further inside are record data. */

@@ -97,8 +97,7 @@ export const expiry: ReadonlyArray<Draft> = [
       yield* putAll(owner, ["later"], yield* inSeconds(100))
       yield* putAll(owner, ["never"])
       yield* TestClock.adjust("2 seconds")
-      const removed = yield* backend.cleanupExpired
-      assert.isTrue(Number.isInteger(removed) && removed >= 0)
+      yield* backend.cleanupExpired
       assert.deepStrictEqual(idsOf(yield* listAll(prefixOf(owner))), ["later", "never"])
       yield* failsWith(backend.get(keyOf(owner, "expired 1")), "RecordNotFound")
     })

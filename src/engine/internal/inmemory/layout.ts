@@ -94,8 +94,8 @@ export const makeStore = () => {
   }
 
   /**
-   * An owner's entries by their sort keys, in order: from a prefix on, or from the id on after which a page starts. They
-   * go on past the prefix. It is an iterator and no generator, which would cost a sixth of a page.
+   * An owner's entries by their sort keys, in order. They begin at the prefix, or after the last id of the page before,
+   * and continue past the prefix. The result is an iterator, since a generator would make a page cost a sixth more.
    */
   const entriesFrom = (owner: string, start: string, after: string | undefined, order: Order) => {
     const tree = owners.get(owner)?.order
@@ -105,7 +105,8 @@ export const makeStore = () => {
       const entries = tree.entries(sortKey(after))
       return tree.has(sortKey(after)) ? Iterable.drop(entries, 1) : entries
     }
-    // No sort key has the code unit 0xffff directly after the prefix: in a sort key that is the second half of a character.
+    // No sort key has the code unit 0xffff directly after the prefix. In a sort key, 0xffff is the second half of a
+    // character.
     return tree.entriesReversed(after === undefined ? `${start}\uffff` : sortKey(after), undefined, true)
   }
 
