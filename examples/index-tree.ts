@@ -187,9 +187,19 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
     )
   })
 
+  /** Sleeps until another worker has changed a record, or for a minute if no other worker is left. */
+  const overslept = (claimed: FileRecord) =>
+    records
+      .get(claimed.key)
+      .pipe(
+        Effect.repeat({ schedule: Schedule.spaced(lease), until: ({ version }) => version !== claimed.version }),
+        Effect.timeout("1 minute"),
+        Effect.ignore
+      )
+
   /**
    * Works until every record is done, and starts at a random record. One worker in four dies with its third claim, and
-   * one in four sleeps with it until the lease has ended.
+   * one in four sleeps with it until its lease has ended and another worker has taken the record over.
    */
   const work = Effect.fnUntraced(function* (worker: number) {
     const [dies, sleeps] = [worker % 4 === 1, worker % 4 === 2]
@@ -203,7 +213,7 @@ const makeIndex = Effect.fnUntraced(function* (dir: string) {
         if (claimed === undefined) continue
         claims++
         if (dies && claims === 3) return
-        if (sleeps && claims === 3) yield* Effect.sleep(Duration.times(lease, 3))
+        if (sleeps && claims === 3) yield* overslept(claimed)
         yield* complete(claimed)
       }
       yield* Effect.sleep("20 millis")

@@ -168,7 +168,7 @@ describe("Sqlite, on a file that it can't use", () => {
         assert.include(error.message, "no record can be written or removed")
       }
       assert.deepInclude(notOpened, { reason: "Unavailable", outcome: "not-applied" })
-      assert.match(notOpened.message, /other.db is full: make room/)
+      assert.match(notOpened.message, /other.db is full: free/)
       assert.isAbove(acknowledged, 0)
       assert.strictEqual(there, acknowledged)
       assert.isTrue(removed, "with as much room as the error asks for, a record can be removed")
