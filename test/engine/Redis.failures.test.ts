@@ -64,6 +64,7 @@ describe("a reply that is an error of Redis", () => {
     assertFailure(new Error("no ERR in front"), ["Unavailable", "unknown"], /gave no answer: no ERR in front$/)
     assertFailure(new Error("and ACL failure"), ["Unavailable", "unknown"], /gave no answer/)
     assertFailure(new Error("a max number of clients"), ["Unavailable", "unknown"], /gave no answer/)
+    assertFailure(new Error("an ERR unknown command 'X'"), ["Unavailable", "unknown"], /gave no answer/)
     assertFailure(new Error("the ERR invalid password"), ["Unavailable", "unknown"], /gave no answer/)
   })
 
