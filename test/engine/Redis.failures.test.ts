@@ -187,7 +187,7 @@ describe("the layout in Redis", () => {
       assert.deepStrictEqual(yield* read("10"), bare)
       assert.deepStrictEqual(yield* read("10", "", "", ""), bare)
       assert.strictEqual((yield* read("1", "", "", "42")).expiresAtSeconds, 42)
-      for (const version of [undefined, "", "0", "-1", "1.5", "x1", "1x", "01", String(maxVersion + 1)]) {
+      for (const version of [undefined, "", "0", "-1", "1.5", "x1", "1x", "1e3", "1 ", "01", String(maxVersion + 1)]) {
         const error = yield* Effect.flip(version === undefined ? read() : read(version, "hush"))
         assert.deepStrictEqual([error.reason._tag, error.outcome], ["Corrupt", "not-applied"])
         assert.include(error.message, "The hash of the record a of alice is damaged: its field version is not")
