@@ -69,6 +69,34 @@ describe("a change of a task", () => {
   )
 })
 
+describe("a task that never expires", () => {
+  it.effect("is changed and waited for like any other", () =>
+    Effect.gen(function* () {
+      const tasks = yield* openWith((backend) => backend, { defaultTtl: "Infinity", maxTtl: "Infinity" })
+      const key = yield* start(tasks)
+      yield* TestClock.adjust("400 days")
+      assert.strictEqual((yield* tasks.setStatusMessage(key, "half")).task.statusMessage, "half")
+      const open = yield* Effect.flip(tasks.awaitTerminal(key, { schedule: Schedule.recurs(0) }))
+      assert.strictEqual(open._tag, "TaskNotReady")
+      yield* tasks.cancel(key)
+      assert.strictEqual((yield* tasks.awaitTerminal(key)).task.status, "cancelled")
+    }).pipe(Effect.provide(layer))
+  )
+})
+
+describe("a delivery of inputs", () => {
+  it.effect("completes nothing if the task has asked for nothing", () =>
+    Effect.gen(function* () {
+      const tasks = yield* TaskStore.TaskStore
+      const key = yield* start(tasks)
+      yield* tasks.updateStatus(key, "input_required")
+      const delivery = yield* tasks.deliverInputs(key, { other: 1 })
+      assert.deepStrictEqual(delivery, { accepted: [], ignored: ["other"], complete: false })
+      assert.strictEqual((yield* tasks.get(key)).task.status, "input_required")
+    }).pipe(Effect.provide(layer))
+  )
+})
+
 describe("a removal", () => {
   it.effect("asks nothing of the owner's ledger if it removes no task, or one that can't be read", () =>
     Effect.gen(function* () {
