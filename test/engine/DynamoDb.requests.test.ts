@@ -21,7 +21,7 @@ const stub = (answer: Answer = () => ({})) => {
     const { ExpressionAttributeValues: values, ...rest } = command.input as Record<string, unknown>
     const written = values === undefined ? rest : { ...rest, ExpressionAttributeValues: withoutWriteId(values) }
     sent.push([name, written])
-    const answered = answer(name, written)
+    const answered = answer(name, command.input as Record<string, unknown>)
     return answered instanceof Error ? Promise.reject(answered) : Promise.resolve(answered)
   }
   return { sent, client: Layer.succeed(DynamoDb.Client, { send } as unknown as DynamoDBClient) }
@@ -258,6 +258,23 @@ describe("DynamoDb takes a refusal", () => {
       })
     )
   }
+
+  it.effect("by an item with the write's own id as success", () =>
+    Effect.gen(function* () {
+      const { result } = yield* requestOf(
+        (backend) => backend.putIfVersion(key, "data", 0),
+        {},
+        (name, { ExpressionAttributeValues: values }) => {
+          if (name !== "UpdateItem") return {}
+          const { ":w": writeId } = values as { readonly ":w": { readonly S: string } }
+          const Item = { ...Key, version: { N: "1" }, data: { S: "data" }, write_id: writeId }
+          return refusal("ConditionalCheckFailedException", { Item })
+        }
+      )
+      assert.isTrue(result._tag === "Success")
+      assert.deepInclude(result._tag === "Success" ? (result.success as object) : {}, { version: 1, data: "data" })
+    })
+  )
 
   it.effect("for an item that is too large as CapacityExceeded, and no other for that", () =>
     Effect.gen(function* () {
