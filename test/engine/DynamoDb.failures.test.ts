@@ -73,6 +73,11 @@ describe("an error that DynamoDB or AWS has a name for", () => {
     }
   })
 
+  it("repeats what the AWS SDK says of credentials that it did not find", () => {
+    const error = { name: "CredentialsProviderError", message: "Could not load credentials" }
+    assert.isTrue(describedBy(error).endsWith(" (CredentialsProviderError: Could not load credentials)"))
+  })
+
   it("is not found among the names that every object has", () => {
     assertFailure({ name: "constructor", message: "odd" }, ["Unknown", "unknown"], /failed: constructor: odd$/)
   })
@@ -163,6 +168,7 @@ describe("an error on the way to DynamoDB", () => {
     }
     assertFailure({ code: "EPIPE" }, ["Unavailable", "unknown"], /no usable answer: Error: EPIPE$/)
     assertFailure({ name: "New", message: "m" }, ["Unknown", "unknown"], /^The request failed: New: m$/)
+    assertFailure({ name: "New" }, ["Unknown", "unknown"], /^The request failed: New$/)
   })
 })
 

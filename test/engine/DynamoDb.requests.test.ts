@@ -21,7 +21,7 @@ const stub = (answer: Answer = () => ({})) => {
     const { ExpressionAttributeValues: values, ...rest } = command.input as Record<string, unknown>
     const written = values === undefined ? rest : { ...rest, ExpressionAttributeValues: withoutWriteId(values) }
     sent.push([name, written])
-    const answered = answer(name, written)
+    const answered = answer(name, command.input as Record<string, unknown>)
     return answered instanceof Error ? Promise.reject(answered) : Promise.resolve(answered)
   }
   return { sent, client: Layer.succeed(DynamoDb.Client, { send } as unknown as DynamoDBClient) }
@@ -259,6 +259,23 @@ describe("DynamoDb takes a refusal", () => {
     )
   }
 
+  it.effect("by an item with the write's own id as success", () =>
+    Effect.gen(function* () {
+      const { result } = yield* requestOf(
+        (backend) => backend.putIfVersion(key, "data", 0),
+        {},
+        (name, { ExpressionAttributeValues: values }) => {
+          if (name !== "UpdateItem") return {}
+          const { ":w": writeId } = values as { readonly ":w": { readonly S: string } }
+          const Item = { ...Key, version: { N: "1" }, data: { S: "data" }, write_id: writeId }
+          return refusal("ConditionalCheckFailedException", { Item })
+        }
+      )
+      assert.isTrue(result._tag === "Success")
+      assert.deepInclude(result._tag === "Success" ? (result.success as object) : {}, { version: 1, data: "data" })
+    })
+  )
+
   it.effect("for an item that is too large as CapacityExceeded, and no other for that", () =>
     Effect.gen(function* () {
       const put = (backend: StorageBackend["Service"]) => backend.put(key, "dàta")
@@ -353,6 +370,61 @@ describe("DynamoDb notes the capacity that it is charged for", () => {
       const before = spans.length
       yield* requestOf((backend) => backend.get(key)).pipe(Effect.withTracer(tracer))
       for (const span of spans.slice(before)) assert.isFalse(span.attributes.has("aws.dynamodb.consumed_capacity"))
+    })
+  )
+})
+
+describe("DynamoDb, to whatever it sends,", () => {
+  const prefix = makePrefix({ owner: "alice", idPrefix: "" })
+  const operations: ReadonlyArray<
+    readonly [name: string, (backend: StorageBackend["Service"]) => Effect.Effect<unknown, unknown>, answer: unknown]
+  > = [
+    ["GetItem", (backend) => Effect.flip(backend.get(key)), undefined],
+    ["UpdateItem", (backend) => Effect.asVoid(backend.put(key, "data")), undefined],
+    ["DeleteItem", (backend) => backend.delete(key), true],
+    ["DeleteItem", (backend) => backend.deleteIfVersion(key, 1), undefined],
+    ["Query", (backend) => backend.listByPrefix(prefix), { records: [], cursor: undefined }]
+  ]
+
+  it.effect("takes an answer that has nothing but success", () =>
+    Effect.gen(function* () {
+      for (const [name, operation, answer] of operations) {
+        const { result } = yield* requestOf(operation)
+        assert.strictEqual(result._tag, "Success", name)
+        if (name !== "GetItem" && result._tag === "Success") assert.deepStrictEqual(result.success, answer, name)
+      }
+    })
+  )
+
+  it.effect("names the permission that is missing", () =>
+    Effect.gen(function* () {
+      const denied = Object.assign(new Error("not you"), { name: "AccessDeniedException" })
+      for (const [name, operation] of operations.slice(1)) {
+        const { result } = yield* requestOf(operation, {}, () => denied)
+        assert.isTrue(result._tag === "Failure" && String(result.failure).includes(`grant dynamodb:${name} on`), name)
+      }
+      const { result } = yield* requestOf(
+        (backend) => backend.get(key),
+        {},
+        () => denied
+      )
+      assert.isTrue(result._tag === "Failure" && String(result.failure).includes("grant dynamodb:GetItem on"))
+    })
+  )
+
+  it.effect("knows that what only reads is not applied, even if the answer is lost", () =>
+    Effect.gen(function* () {
+      const lost = Object.assign(new Error("socket hang up"), { code: "ECONNRESET" })
+      for (const [operation, outcome] of [
+        [(backend) => backend.get(key), "not-applied"],
+        [(backend) => backend.listByPrefix(prefix), "not-applied"],
+        [(backend) => backend.put(key, "data"), "unknown"],
+        [(backend) => backend.delete(key), "unknown"]
+      ] as ReadonlyArray<readonly [(backend: StorageBackend["Service"]) => Effect.Effect<unknown, unknown>, string]>) {
+        const { result } = yield* requestOf(operation, {}, () => lost)
+        assert.isTrue(result._tag === "Failure")
+        if (result._tag === "Failure") assert.propertyVal(result.failure, "outcome", outcome)
+      }
     })
   )
 })
