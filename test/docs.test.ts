@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
@@ -60,6 +60,21 @@ describe("documentation", () => {
     )
     assert.deepStrictEqual(
       untagged.map(({ name }) => name),
+      []
+    )
+  })
+
+  it("names only files that exist", () => {
+    const documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "AGENTS.md"]
+    const paths = documents.flatMap((document) =>
+      Array.from(
+        readFileSync(join(root, document), "utf8").matchAll(/`((?:src|test|examples)\/[^`\s]*)`/g),
+        ([, path]) => path ?? ""
+      )
+    )
+    assert.isAbove(paths.length, 15)
+    assert.deepStrictEqual(
+      paths.filter((path) => globSync(path, { cwd: root }).length === 0),
       []
     )
   })
