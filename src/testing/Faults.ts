@@ -132,7 +132,8 @@ export const engine = (
  * import { Effect } from "effect"
  *
  * const program = Effect.gen(function* () {
- *   const faults = Faults.backend(yield* StorageBackend.StorageBackend, ({ name }) => (name === "put" ? "lose" : "pass"))
+ *   const losePuts = ({ name }: { readonly name: string }) => (name === "put" ? "lose" : "pass")
+ *   const faults = Faults.backend(yield* StorageBackend.StorageBackend, losePuts)
  *   const key = StorageKey.makeUnsafe({ owner: "alice", id: "a" })
  *   const error = yield* Effect.flip(faults.backend.put(key, "data"))
  *   assert.strictEqual(error._tag, "Backend")

@@ -1,27 +1,14 @@
-import { GetItemCommand } from "@aws-sdk/client-dynamodb"
 import { afterEach, assert, describe, layer, vi } from "@effect/vitest"
 import { Config, ConfigProvider, Effect } from "effect"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
-import { clientConfig, endpoint, layerTable, newTableName } from "../support/dynamoDb.ts"
+import { clientConfig, endpoint, getItem, layerTable, newTableName } from "../support/dynamoDb.ts"
 
 const tableName = newTableName()
 
 const newKey = (id = "a") => makeUnsafe({ owner: `owner-${crypto.randomUUID()}`, id })
-/** The item as it stands in the table. */
-const getItem = (owner: string, id: string, table = tableName) =>
-  Effect.flatMap(DynamoDb.Client, (client) =>
-    Effect.promise(() =>
-      client.send(
-        new GetItemCommand({
-          TableName: table,
-          Key: { PK: { S: `OWNER#${owner}` }, SK: { S: `TASK#${id}` } },
-          ConsistentRead: true
-        })
-      )
-    )
-  ).pipe(Effect.map(({ Item }) => Item))
+
 afterEach(() => vi.unstubAllEnvs())
 
 describe.skipIf(endpoint === undefined)("DynamoDb is configured", () => {
@@ -41,14 +28,14 @@ describe.skipIf(endpoint === undefined)("DynamoDb is configured", () => {
           )
         const local = { DYNAMODB_ENDPOINT: endpoint ?? "" }
         yield* provide(DynamoDb.layerFromEnv, local)
-        assert.isDefined(yield* getItem(key.owner, "a", "pmcp_tasks"))
+        assert.isDefined(yield* getItem("pmcp_tasks", key.owner, "a"))
 
         yield* provide(DynamoDb.layerFromEnvWithTable(tableName), { ...local, DYNAMODB_DATA_ATTRIBUTE: "payload" })
-        assert.deepStrictEqual((yield* getItem(key.owner, "a"))?.payload, { S: "data" })
+        assert.deepStrictEqual((yield* getItem(tableName, key.owner, "a"))?.payload, { S: "data" })
 
         const named = { ...local, DYNAMODB_TABLE: tableName, DYNAMODB_OWNER_PREFIX: "OWNER#x", DYNAMODB_RETRIES: "0" }
         yield* provide(DynamoDb.layerFromEnv, named)
-        assert.isDefined(yield* getItem(`x${key.owner}`, "a"))
+        assert.isDefined(yield* getItem(tableName, `x${key.owner}`, "a"))
 
         const configured = DynamoDb.layerConfig({
           tableName: Config.String("RECORDS"),
@@ -56,7 +43,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb is configured", () => {
           idPrefix: Config.succeed("TASK#config/")
         })
         yield* provide(configured, { ...local, RECORDS: tableName })
-        assert.isDefined(yield* getItem(key.owner, "config/a"))
+        assert.isDefined(yield* getItem(tableName, key.owner, "config/a"))
 
         const wrong = provide(DynamoDb.layerFromEnv, { ...local, DYNAMODB_REQUEST_TIMEOUT: "soon" })
         assert.include(String(yield* Effect.flip(wrong)), "DYNAMODB_REQUEST_TIMEOUT")

@@ -1,50 +1,15 @@
-import { GetItemCommand } from "@aws-sdk/client-dynamodb"
 import { assert, describe, layer } from "@effect/vitest"
-import { DateTime, Effect, Layer } from "effect"
-import * as DynamoDb from "../../src/engine/DynamoDb.ts"
+import { DateTime, Effect } from "effect"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
-import { endpoint, layerTable, newClient, newTableName, putItem } from "../support/dynamoDb.ts"
+import { counting, endpoint, getItem, layerTable, newTableName, putItem } from "../support/dynamoDb.ts"
 
 const tableName = newTableName()
 
 const newKey = (id = "a") => makeUnsafe({ owner: `owner-${crypto.randomUUID()}`, id })
-/** The item as it stands in the table. */
-const getItem = (owner: string, id: string, table = tableName) =>
-  Effect.flatMap(DynamoDb.Client, (client) =>
-    Effect.promise(() =>
-      client.send(
-        new GetItemCommand({
-          TableName: table,
-          Key: { PK: { S: `OWNER#${owner}` }, SK: { S: `TASK#${id}` } },
-          ConsistentRead: true
-        })
-      )
-    )
-  ).pipe(Effect.map(({ Item }) => Item))
-/** A client of the user's own, and the commands that were sent through it. */
-const counting = () => {
-  const client = newClient()
-  const sent: Array<string> = []
-  client.middlewareStack.add(
-    (next, context) => (args) => {
-      if (context.commandName !== "DescribeTimeToLiveCommand") sent.push(String(context.commandName))
-      return next(args)
-    },
-    { step: "deserialize" }
-  )
-  const backend = DynamoDb.layer({ tableName }).pipe(
-    Layer.provide(
-      Layer.effect(
-        DynamoDb.Client,
-        Effect.acquireRelease(Effect.succeed(client), (client) => Effect.sync(() => client.destroy()))
-      )
-    )
-  )
-  return { backend, sent }
-}
+
 const asBackend = (error: { readonly _tag: string }): Backend => {
   assert.strictEqual(error._tag, "Backend")
   return error as Backend
@@ -57,15 +22,15 @@ describe.skipIf(endpoint === undefined)("The records of DynamoDb", () => {
           const backend = yield* StorageBackend
           const key = newKey()
           yield* backend.put(key, "data", { expiresAt: DateTime.makeUnsafe(4_000_000_000_001) })
-          assert.deepStrictEqual((yield* getItem(key.owner, "a"))?.expires_at, { N: "4000000001" })
+          assert.deepStrictEqual((yield* getItem(tableName, key.owner, "a"))?.expires_at, { N: "4000000001" })
           yield* backend.put(key, "data")
-          assert.isUndefined((yield* getItem(key.owner, "a"))?.expires_at)
+          assert.isUndefined((yield* getItem(tableName, key.owner, "a"))?.expires_at)
         })
       )
 
       it.effect("and one request creates over an expired record", () =>
         Effect.gen(function* () {
-          const { backend, sent } = counting()
+          const { backend, sent } = counting(tableName)
           const key = newKey()
           const expired = { PK: { S: `OWNER#${key.owner}` }, SK: { S: "TASK#a" }, expires_at: { N: "1000000000" } }
           yield* putItem(tableName, { ...expired, version: { N: "7" }, data: { S: "old" } })
@@ -78,7 +43,7 @@ describe.skipIf(endpoint === undefined)("The records of DynamoDb", () => {
             assert.strictEqual(created.version, 8)
             assert.deepStrictEqual(sent, ["UpdateItemCommand"])
           }).pipe(Effect.provide(backend))
-          assert.isUndefined((yield* getItem(key.owner, "a"))?.expires_at)
+          assert.isUndefined((yield* getItem(tableName, key.owner, "a"))?.expires_at)
         })
       )
 
@@ -136,7 +101,7 @@ describe.skipIf(endpoint === undefined)("The records of DynamoDb", () => {
           const read = yield* backend.get(key)
           assert.deepStrictEqual([read.version, read.data, read.writeId], [3, item.data.S, undefined])
           const written = yield* backend.putIfVersion(key, "changed", read, { expiresAt: read.expiresAt })
-          assert.deepStrictEqual(yield* getItem(key.owner, key.id), {
+          assert.deepStrictEqual(yield* getItem(tableName, key.owner, key.id), {
             ...item,
             version: { N: "4" },
             data: { S: "changed" },
@@ -157,7 +122,7 @@ describe.skipIf(endpoint === undefined)("The records of DynamoDb", () => {
           yield* putItem(tableName, { ...item, ...foreign })
           yield* backend.putIfVersion(key, "y", yield* backend.get(key))
           yield* backend.put(key, "z")
-          const after = yield* getItem(key.owner, "a")
+          const after = yield* getItem(tableName, key.owner, "a")
           assert.deepStrictEqual([after?.note, after?.list], [foreign.note, foreign.list])
         })
       )

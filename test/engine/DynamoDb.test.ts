@@ -7,34 +7,14 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
-import { clientConfig, endpoint, layerTable, lossy, newClient, newTableName, plant } from "../support/dynamoDb.ts"
+import { clientConfig, counting, endpoint, layerTable, lossy, newTableName, plant } from "../support/dynamoDb.ts"
 import { type Answer, dynamoDbProxy } from "../support/dynamoDbProxy.ts"
 import { until } from "../support/until.ts"
 
 const tableName = newTableName()
 
 const newKey = (id = "a") => makeUnsafe({ owner: `owner-${crypto.randomUUID()}`, id })
-/** A client of the user's own, and the commands that were sent through it. */
-const counting = () => {
-  const client = newClient()
-  const sent: Array<string> = []
-  client.middlewareStack.add(
-    (next, context) => (args) => {
-      if (context.commandName !== "DescribeTimeToLiveCommand") sent.push(String(context.commandName))
-      return next(args)
-    },
-    { step: "deserialize" }
-  )
-  const backend = DynamoDb.layer({ tableName }).pipe(
-    Layer.provide(
-      Layer.effect(
-        DynamoDb.Client,
-        Effect.acquireRelease(Effect.succeed(client), (client) => Effect.sync(() => client.destroy()))
-      )
-    )
-  )
-  return { backend, sent }
-}
+
 /** A client, and whether each read that was sent through it asked for consistency. */
 const watchingReads = (config: { readonly endpoint?: string } = {}) => {
   const client = new DynamoDBClient({ ...clientConfig, ...config })
@@ -59,7 +39,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
     describe("sends", () => {
       it.effect("one request for each operation, whether it succeeds or meets a conflict", () =>
         Effect.gen(function* () {
-          const { backend, sent } = counting()
+          const { backend, sent } = counting(tableName)
           yield* Effect.gen(function* () {
             const backend = yield* StorageBackend
             const key = newKey()
@@ -94,7 +74,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
 
       it.effect("one request for the first retry of an update after a conflict", () =>
         Effect.gen(function* () {
-          const { backend, sent } = counting()
+          const { backend, sent } = counting(tableName)
           const other = yield* VersionedStore.make({ idPrefix: "", schema: Schema.Int })
           const key = { owner: newKey().owner, id: "a" }
           yield* other.create(key, 0)

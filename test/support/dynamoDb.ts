@@ -1,4 +1,4 @@
-import { type AttributeValue, DynamoDBClient, PutItemCommand } from "@aws-sdk/client-dynamodb"
+import { type AttributeValue, DynamoDBClient, GetItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb"
 import { Effect, Layer, Schedule } from "effect"
 import { inject } from "vitest"
 import type { StoredRecord } from "../../src/Engine.ts"
@@ -60,3 +60,39 @@ export const lossy = (tableName: string) => (isLost: () => boolean) =>
     )
     return yield* Effect.provide(StorageBackend, yield* Layer.build(layer))
   })
+
+/** The item as it stands in the table. */
+export const getItem = (tableName: string, owner: string, id: string) =>
+  Effect.flatMap(DynamoDb.Client, (client) =>
+    Effect.promise(() =>
+      client.send(
+        new GetItemCommand({
+          TableName: tableName,
+          Key: { PK: { S: `OWNER#${owner}` }, SK: { S: `TASK#${id}` } },
+          ConsistentRead: true
+        })
+      )
+    )
+  ).pipe(Effect.map(({ Item }) => Item))
+
+/** A client of the user's own, and the commands that were sent through it. */
+export const counting = (tableName: string) => {
+  const client = newClient()
+  const sent: Array<string> = []
+  client.middlewareStack.add(
+    (next, context) => (args) => {
+      if (context.commandName !== "DescribeTimeToLiveCommand") sent.push(String(context.commandName))
+      return next(args)
+    },
+    { step: "deserialize" }
+  )
+  const backend = DynamoDb.layer({ tableName }).pipe(
+    Layer.provide(
+      Layer.effect(
+        DynamoDb.Client,
+        Effect.acquireRelease(Effect.succeed(client), (client) => Effect.sync(() => client.destroy()))
+      )
+    )
+  )
+  return { backend, sent }
+}
