@@ -85,6 +85,20 @@ const breakable = Effect.map(StorageBackend, (backend) => {
   return { state, backend: { ...backend, putIfVersion } }
 })
 
+describe("a removal after the ledger was deleted, as its error says,", () => {
+  it.effect("removes the task, and makes no ledger for it", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const tasks = yield* openStore()
+      const { task } = yield* create(tasks)
+      yield* backend.delete(ledgerKey)
+      yield* tasks.remove({ ownerId, taskId: task.taskId })
+      assert.deepStrictEqual((yield* tasks.list({ ownerId })).tasks, [])
+      assert.strictEqual((yield* Effect.flip(backend.get(ledgerKey)))._tag, "RecordNotFound")
+    }).pipe(onMemory)
+  )
+})
+
 /** A memory backend that counts its reads and its conditional writes. */
 const counted = Effect.map(StorageBackend, (backend) => {
   const requests = { reads: 0, writes: 0 }
