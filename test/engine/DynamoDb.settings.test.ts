@@ -141,6 +141,10 @@ describe("DynamoDb.layerFromEnv", () => {
         const env = { DYNAMODB_ENDPOINT: silent.endpoint, DYNAMODB_RETRIES: "0", DYNAMODB_REQUEST_TIMEOUT: timeout }
         const error = yield* Effect.flip(withEnv(DynamoDb.layerFromEnv, env, (backend) => backend.get(key)))
         assert.include(`${error}`, words)
+        assert.propertyVal(error, "outcome", "not-applied")
+        const write = yield* Effect.flip(withEnv(DynamoDb.layerFromEnv, env, put))
+        assert.include(`${write}`, words)
+        assert.propertyVal(write, "outcome", "unknown")
       }
     })
   )

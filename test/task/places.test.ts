@@ -85,6 +85,60 @@ const breakable = Effect.map(StorageBackend, (backend) => {
   return { state, backend: { ...backend, putIfVersion } }
 })
 
+describe("a removal after the ledger was deleted, as its error says,", () => {
+  it.effect("removes the task, and makes no ledger for it", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const tasks = yield* openStore()
+      const { task } = yield* create(tasks)
+      yield* backend.delete(ledgerKey)
+      yield* tasks.remove({ ownerId, taskId: task.taskId })
+      assert.deepStrictEqual((yield* tasks.list({ ownerId })).tasks, [])
+      assert.strictEqual((yield* Effect.flip(backend.get(ledgerKey)))._tag, "RecordNotFound")
+    }).pipe(onMemory)
+  )
+})
+
+/** A memory backend that counts its reads and its conditional writes. */
+const counted = Effect.map(StorageBackend, (backend) => {
+  const requests = { reads: 0, writes: 0 }
+  const count = (name: keyof typeof requests) => Effect.sync(() => requests[name]++)
+  return {
+    requests,
+    backend: StorageBackend.of({
+      ...backend,
+      get: (key) => Effect.andThen(count("reads"), backend.get(key)),
+      putIfVersion: (...args) => Effect.andThen(count("writes"), backend.putIfVersion(...args))
+    })
+  }
+})
+
+describe("a creation that another process was ahead of", () => {
+  it.effect("starts from the ledger that the conflict carried, without a read", () =>
+    Effect.gen(function* () {
+      const { backend, requests } = yield* counted
+      const one = yield* Effect.provideService(openStore(), StorageBackend, backend)
+      const other = yield* openStore()
+      yield* create(one)
+      yield* create(other)
+      requests.reads = requests.writes = 0
+      yield* create(one)
+      assert.deepStrictEqual(requests, { reads: 0, writes: 3 })
+    }).pipe(onMemory)
+  )
+
+  it.effect("is refused after one read if that process took the last place", () =>
+    Effect.gen(function* () {
+      const { backend, requests } = yield* counted
+      const options = { maxTasksPerOwner: 1 }
+      yield* create(yield* openStore(options))
+      const tasks = yield* Effect.provideService(openStore(options), StorageBackend, backend)
+      assert.strictEqual((yield* Effect.flip(create(tasks)))._tag, "TooManyTasks")
+      assert.deepStrictEqual(requests, { reads: 1, writes: 0 })
+    }).pipe(onMemory)
+  )
+})
+
 describe("a place that can't be given back", () => {
   const started = Effect.gen(function* () {
     const { backend, state } = yield* breakable
