@@ -37,7 +37,7 @@ describe("a reply that is an error of Redis", () => {
     ["MOVED 1234 127.0.0.1:6379", "Misconfigured", /RedisClient.layerCluster/],
     ["ASK 1234 127.0.0.1:6379", "Misconfigured", /RedisClient.layerCluster/],
     ["NOSCRIPT No matching script.", "Unavailable", /script cache/],
-    ["NOAUTH Authentication required.", "Unauthorized", /wants a password/],
+    ["NOAUTH Authentication required.", "Unauthorized", /requires a password/],
     ["WRONGPASS invalid username-password pair", "Unauthorized", /does not accept the password/],
     ["NOPERM this user has no permissions to run the 'get' command", "Unauthorized", /ACL LIST/],
     ["WRONGTYPE Operation against a key holding the wrong kind of value", "Misconfigured", /another keyPrefix/],
@@ -103,7 +103,7 @@ describe("a failure of the client or of the way to Redis", () => {
       new AggregateError([errorOf("Error", "why", { syscall: "connect" }), errorOf("ClientClosedError", "why")])
     ]) {
       assert.isTrue(isNotSent(cause))
-      assertFailure(cause, ["Unavailable", "not-applied"], /^Redis can't be reached: why\. See that it runs/)
+      assertFailure(cause, ["Unavailable", "not-applied"], /^Redis can't be reached: why\. Check t/)
     }
   })
 
