@@ -148,9 +148,9 @@ export class StorageBackend extends Context.Service<
     ) => Effect.Effect<Page, StorageError.InvalidCursor | StorageError.Backend>
 
     /**
-     * Physically removes expired records if the engine does not do it by itself. Returns how many it removed. If clients
-     * with other clocks may share the engine, a record stays for five minutes after its expiry. One request for each
-     * batch of records.
+     * Physically removes expired records if the engine does not do it by itself. Returns how many it removed. If
+     * clients with other clocks may share the engine, a record stays for five minutes after its expiry. One request for
+     * each batch of records.
      */
     readonly cleanupExpired: Effect.Effect<number, StorageError.Backend>
   }

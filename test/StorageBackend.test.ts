@@ -34,7 +34,7 @@ const assertUnknown = (error: { readonly _tag: string }) => {
   assert.include(backend.message, "read the record")
 }
 
-describe("StorageBackend.make, after an ambiguous attempt", () => {
+describe("Engine.make, after an ambiguous attempt", () => {
   it.live("sends a compare-and-set on a record again, and recognises its own write", () =>
     Effect.gen(function* () {
       for (const first of ["lose", "drop"] as const) {
@@ -222,7 +222,7 @@ describe("StorageBackend.make, after an ambiguous attempt", () => {
   )
 })
 
-describe("StorageBackend.make, after a definite failure", () => {
+describe("Engine.make, after a definite failure", () => {
   it.live("sends any write again that was throttled", () =>
     Effect.gen(function* () {
       const { attempts, backend } = faulty(["throttle", "throttle"])
@@ -343,7 +343,7 @@ describe("StorageBackend.make, after a definite failure", () => {
   )
 })
 
-describe("StorageBackend.make, listing", () => {
+describe("Engine.make, listing", () => {
   it.effect("asks the engine at most four times for one page, each time for what is missing", () =>
     Effect.gen(function* () {
       const { attempts, backend, other } = faulty([])
@@ -364,7 +364,7 @@ describe("StorageBackend.make, listing", () => {
   )
 })
 
-describe("StorageBackend.make, under random faults", () => {
+describe("Engine.make, under random faults", () => {
   const faults = Arbitrary.array(
     Arbitrary.schema(Schema.Literals(["pass", "pass", "pass", "lose", "drop", "throttle"])),
     { minLength: 1, maxLength: 200 }

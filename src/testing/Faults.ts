@@ -7,6 +7,7 @@ import type { Engine } from "../Engine.ts"
 import type { StorageBackend } from "../StorageBackend.ts"
 import { type Backend, makeBackend, type Reason } from "../StorageError.ts"
 import type { StorageKey } from "../StorageKey.ts"
+import { randomFrom } from "./internal/random.ts"
 
 /**
  * One request. `index` counts the requests from 0 up, and `key` is undefined for listings and clean-ups.
@@ -207,7 +208,7 @@ export const chance = (
   seed: number,
   probabilities: { readonly [Name in Exclude<Outcome, "pass" | Backend>]?: number }
 ): (() => Fate) => {
-  const random = mulberry32(seed)
+  const random = randomFrom(seed)
   return () => {
     let left = random()
     for (const name of ["lose", "drop", "throttle", "deny"] as const) {
@@ -272,11 +273,3 @@ const withOutcome = <A, E>(sent: Effect.Effect<A, E | Backend>, outcome: Outcome
 
 const fault = (reason: Reason["_tag"], outcome: Backend["outcome"]) =>
   Effect.suspend(() => Effect.fail(makeBackend({ reason, outcome, description: `told to be ${reason}` })))
-
-/** A small random number generator with a seed. */
-const mulberry32 = (seed: number) => () => {
-  seed = (seed + 0x6d2b79f5) | 0
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-}

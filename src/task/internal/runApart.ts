@@ -4,8 +4,8 @@ import * as Fiber from "effect/Fiber"
 /**
  * Makes a function that runs an Effect in a fiber of the current scope, and waits for its result. If the caller is
  * interrupted, it interrupts that fiber but does not wait for it. So a timeout of the caller ends in time even if the
- * storage hangs, and the fiber still puts in order what it has begun. Closing the scope interrupts such fibers and waits
- * for them. Once the scope is closed, new fibers belong to no scope.
+ * storage hangs, and the fiber still puts in order what it has begun. Closing the scope interrupts such fibers and
+ * waits for them. Once the scope is closed, new fibers belong to no scope.
  *
  * The fiber starts at once, so that `Effect.runSync` works if the Effect does not wait.
  */
