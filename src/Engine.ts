@@ -15,14 +15,14 @@ import { toDate, toExpirySeconds } from "./internal/time.ts"
 import { byteLength, isLongerThan } from "./internal/utf8.ts"
 import { withoutStack } from "./internal/withoutStack.ts"
 import {
+  type CompareAndSetOptions,
   defaultMaxDataBytes,
   defaultRetrySchedule,
   type Expected,
   maxVersion,
   type Order,
   type StorageBackend,
-  type VersionedRecord,
-  type WriteOptions
+  type VersionedRecord
 } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
 import * as StorageKey from "./StorageKey.ts"
@@ -45,7 +45,7 @@ export interface StoredRecord {
 }
 
 /**
- * What a write stores, save for the version, which the engine counts up.
+ * What a write stores. The engine adds `increment` to the stored version, which is 0 if there is no record.
  *
  * @category models
  * @since 0.1.0
@@ -54,6 +54,8 @@ export interface Write {
   readonly data: string
   readonly writeId: string
   readonly expiresAtSeconds: number | undefined
+  /** How many versions the write is above the stored record, expired or not: an integer from 1 up, almost always 1. */
+  readonly increment: number
 }
 
 /**
@@ -174,7 +176,7 @@ export interface Engine {
     key: StorageKey.StorageKey
   ) => Effect.Effect<StoredRecord | undefined, StorageError.Backend>
 
-  /** Writes one version above the stored one, expired or not. Refuses if that is `maxVersion`. */
+  /** Writes `increment` versions above the stored one, expired or not. Refuses if that is above `maxVersion`. */
   readonly put: (
     key: StorageKey.StorageKey,
     write: Write,
@@ -182,7 +184,8 @@ export interface Engine {
   ) => Effect.Effect<Written | Refused | Full, StorageError.Backend>
 
   /**
-   * Writes like `put` if what is expected is there. Refuses if it is not, and if the stored record has `maxVersion`.
+   * Writes like `put` if what is expected is there. Refuses if it is not, and if the version would be above
+   * `maxVersion`.
    */
   readonly swap: (
     key: StorageKey.StorageKey,
@@ -292,8 +295,8 @@ export const isAsExpected = (
  * export const layer = Layer.sync(StorageBackend.StorageBackend)(() => {
  *   const stored = new Map<string, Engine.StoredRecord>()
  *   const refused = (key: string) => ({ _tag: "Refused" as const, current: stored.get(key) })
- *   const put = (key: string, write: Engine.Write) => {
- *     const version = (stored.get(key)?.version ?? 0) + 1
+ *   const put = (key: string, { increment, ...write }: Engine.Write) => {
+ *     const version = (stored.get(key)?.version ?? 0) + increment
  *     if (version > StorageBackend.maxVersion) return refused(key)
  *     stored.set(key, { ...write, version })
  *     return { _tag: "Written" as const, version }
@@ -405,10 +408,11 @@ const makeWrites = (
 ): Pick<Service, "put" | "putIfVersion"> => {
   const nextWriteId = makeWriteIds()
 
-  const makeWrite = (data: string, options: WriteOptions | undefined): Write => ({
+  const makeWrite = (data: string, options: CompareAndSetOptions | undefined): Write => ({
     data,
     writeId: nextWriteId(),
-    expiresAtSeconds: toExpirySeconds(options?.expiresAt)
+    expiresAtSeconds: toExpirySeconds(options?.expiresAt),
+    increment: options?.increment === undefined ? 1 : checkIncrement(options.increment)
   })
 
   const lookFor = (key: StorageKey.StorageKey): Recovery<Refused> => ({
@@ -527,6 +531,12 @@ const toExpectation = (expected: Expected): Expectation => {
   return expected.writeId === undefined
     ? { _tag: "Data", version, data: expected.data }
     : { _tag: "Write", version, writeId: expected.writeId }
+}
+
+/** What can't be an increment throws, and so is a defect. */
+const checkIncrement = (increment: number): number => {
+  if (Number.isSafeInteger(increment) && increment >= 1) return increment
+  throw new RangeError(`The increment of a version is an integer from 1, not ${increment}`)
 }
 
 const problemOfPage = (limit: number, order: Order): RangeError | undefined => {

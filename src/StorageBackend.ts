@@ -38,6 +38,20 @@ export interface WriteOptions {
 }
 
 /**
+ * How a compare-and-set writes a record.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CompareAndSetOptions extends WriteOptions {
+  /**
+   * How many versions the write is above the record's: an integer from 1 up, 1 by default. If several updates land in
+   * one write, each of them counts as a version, so that only the last one's record is current.
+   */
+  readonly increment?: number | undefined
+}
+
+/**
  * Which page of a listing is read.
  *
  * @category models
@@ -113,13 +127,14 @@ export class StorageBackend extends Context.Service<
 
     /**
      * Writes only over exactly what is expected. Returns the record as written. One request, whether it writes or not.
-     * An expected version that is not an integer from 0 to the largest safe one is a defect.
+     * An expected version that is not an integer from 0 to the largest safe one is a defect, and so is an increment
+     * that is not an integer from 1.
      */
     readonly putIfVersion: (
       key: StorageKey.StorageKey,
       data: string,
       expected: Expected,
-      options?: WriteOptions
+      options?: CompareAndSetOptions
     ) => Effect.Effect<
       VersionedRecord,
       | StorageError.RecordNotFound

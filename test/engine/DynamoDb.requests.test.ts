@@ -62,7 +62,7 @@ const sends = (
   })
 
 const record = { key, data: "before", version: 7, writeId: "theirs", expiresAt: undefined }
-const max = { ":max": { N: String(maxVersion) } }
+const max = { ":max": { N: String(maxVersion - 1) } }
 const now = { ":now": { N: "5000" } }
 const written = { ":d": { S: "data" }, ":w": { S: "ours" } }
 const byVersion = "#v = :v AND NOT (#e <= :now)"
@@ -80,10 +80,10 @@ describe("DynamoDb sends", () => {
   it.effect("a put that counts up whatever is there, below the last version", () =>
     sends((backend) => backend.put(key, "data"), "UpdateItem", {
       ...common,
-      UpdateExpression: "SET #d = :d, #w = :w ADD #v :one REMOVE #e",
-      ConditionExpression: "attribute_not_exists(#v) OR #v < :max",
+      UpdateExpression: "SET #d = :d, #w = :w ADD #v :increment REMOVE #e",
+      ConditionExpression: "attribute_not_exists(#v) OR #v <= :max",
       ExpressionAttributeNames: updateNames,
-      ExpressionAttributeValues: { ...max, ...written, ":one": { N: "1" } },
+      ExpressionAttributeValues: { ...max, ...written, ":increment": { N: "1" } },
       ReturnValues: "UPDATED_NEW",
       ReturnValuesOnConditionCheckFailure: "ALL_OLD"
     })
@@ -95,10 +95,10 @@ describe("DynamoDb sends", () => {
       "UpdateItem",
       {
         ...common,
-        UpdateExpression: "SET #d = :d, #w = :w, #e = :e ADD #v :one",
-        ConditionExpression: "attribute_not_exists(#pk) OR (#e <= :now AND #v < :max)",
+        UpdateExpression: "SET #d = :d, #w = :w, #e = :e ADD #v :increment",
+        ConditionExpression: "attribute_not_exists(#pk) OR (#e <= :now AND #v <= :max)",
         ExpressionAttributeNames: { "#pk": "PK", ...updateNames },
-        ExpressionAttributeValues: { ...max, ...now, ...written, ":one": { N: "1" }, ":e": { N: "6000" } },
+        ExpressionAttributeValues: { ...max, ...now, ...written, ":increment": { N: "1" }, ":e": { N: "6000" } },
         ReturnValues: "UPDATED_OLD",
         ReturnValuesOnConditionCheckFailure: "ALL_OLD"
       }
@@ -121,7 +121,7 @@ describe("DynamoDb sends", () => {
       sends((backend) => backend.putIfVersion(key, "data", expected), "UpdateItem", {
         ...common,
         UpdateExpression: "SET #d = :d, #w = :w, #v = :next REMOVE #e",
-        ConditionExpression: `${condition} AND #v < :max`,
+        ConditionExpression: `${condition} AND #v <= :max`,
         ExpressionAttributeNames: updateNames,
         ExpressionAttributeValues: { ...expectation, ...max, ...written, ":next": { N: "8" } },
         ReturnValues: "NONE",

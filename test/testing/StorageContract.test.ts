@@ -120,6 +120,21 @@ const broken: Record<string, Broken> = {
     })),
     caughtBy: "fibers that retry on the conflict's record lose no increment"
   },
+  "a compare-and-set that raises the version by one, whatever its increment": {
+    layer: layerPlantable(({ swap }) => ({
+      swap: (key, write, expectation, nowSeconds) => swap(key, { ...write, increment: 1 }, expectation, nowSeconds)
+    })),
+    caughtBy: "a compare-and-set raises the version by its increment, over any record and none"
+  },
+  "an increment that goes past the last version": {
+    layer: layerPlantable(({ swap }) => ({
+      swap: (key, write, expectation, nowSeconds) => {
+        const room = expectation._tag === "Absent" ? write.increment : maxVersion - expectation.version
+        return swap(key, { ...write, increment: Math.min(write.increment, room) }, expectation, nowSeconds)
+      }
+    })),
+    caughtBy: "no increment goes past the last safe version, and one that is not an integer from 1 is a defect"
+  },
   "a compare-and-set that ignores the write id": {
     layer: layerPlantable(({ remove, swap }) => ({
       swap: (key, write, expectation, nowSeconds) => swap(key, write, versionOnly(expectation), nowSeconds),

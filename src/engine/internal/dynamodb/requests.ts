@@ -47,6 +47,9 @@ const isExpected = (expectation: Present, nowSeconds: number): Condition => {
   }
 }
 
+/** The value of the condition that the new version is at most the last one. */
+const belowLast = ({ increment }: Write): Item => ({ ":max": N(maxVersion - increment) })
+
 /** Why a write was refused: the condition did not hold for the stored item, or the new item would be too large. */
 interface NotWritten {
   readonly item: Item | undefined
@@ -67,31 +70,30 @@ const refusedBy = (layout: Layout, item: Item | undefined): Effect.Effect<Refuse
 export const makeEngine = (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): Engine => {
   const read = makeRead(client, layout, send)
   const update = makeUpdate(client, layout, send)
-  const belowLast = { ":max": N(maxVersion) }
   return {
     read: read(true),
     ...(consistentRead ? {} : { readEventually: read(false) }),
 
     put: (key, write) =>
       update(key, write, {
-        condition: "attribute_not_exists(#v) OR #v < :max",
-        values: belowLast,
+        condition: "attribute_not_exists(#v) OR #v <= :max",
+        values: belowLast(write),
         returns: "UPDATED_NEW"
       }),
 
     swap: (key, write, expectation, nowSeconds) => {
       if (expectation._tag === "Absent") {
         return update(key, write, {
-          condition: "attribute_not_exists(#pk) OR (#e <= :now AND #v < :max)",
-          values: { ...belowLast, ":now": N(nowSeconds) },
+          condition: "attribute_not_exists(#pk) OR (#e <= :now AND #v <= :max)",
+          values: { ...belowLast(write), ":now": N(nowSeconds) },
           returns: "UPDATED_OLD"
         })
       }
       const { condition, values } = isExpected(expectation, nowSeconds)
       return update(key, write, {
-        condition: `${condition} AND #v < :max`,
-        values: { ...values, ...belowLast },
-        version: expectation.version + 1,
+        condition: `${condition} AND #v <= :max`,
+        values: { ...values, ...belowLast(write) },
+        version: expectation.version + write.increment,
         returns: "NONE"
       })
     },
@@ -122,18 +124,18 @@ const makeRead = (client: DynamoDBClient, layout: Layout, send: Send) => (consis
 
 interface Update extends Condition {
   readonly returns: "NONE" | "UPDATED_OLD" | "UPDATED_NEW"
-  /** The version that the update writes. If it is left out, DynamoDB adds 1 to the stored version. */
+  /** The version that the update writes. If it is left out, DynamoDB adds the increment to the stored one. */
   readonly version?: number
 }
 
 const makeUpdate = (client: DynamoDBClient, layout: Layout, send: Send) => {
   const commandOf = (key: StorageKey, write: Write, { condition, returns, values, version }: Update) => {
-    const { data, expiresAtSeconds, writeId } = write
+    const { data, expiresAtSeconds, increment, writeId } = write
     const expression = [
       "SET #d = :d, #w = :w",
       expiresAtSeconds === undefined ? "" : ", #e = :e",
       version === undefined ? "" : ", #v = :next",
-      version === undefined ? " ADD #v :one" : "",
+      version === undefined ? " ADD #v :increment" : "",
       expiresAtSeconds === undefined ? " REMOVE #e" : ""
     ].join("")
     return new UpdateItemCommand({
@@ -146,7 +148,7 @@ const makeUpdate = (client: DynamoDBClient, layout: Layout, send: Send) => {
         ...values,
         ":d": S(data),
         ":w": S(writeId),
-        ...(version === undefined ? { ":one": N(1) } : { ":next": N(version) }),
+        ...(version === undefined ? { ":increment": N(increment) } : { ":next": N(version) }),
         ...(expiresAtSeconds === undefined ? {} : { ":e": N(expiresAtSeconds) })
       },
       ReturnValues: returns,
@@ -165,7 +167,7 @@ const makeUpdate = (client: DynamoDBClient, layout: Layout, send: Send) => {
           return Effect.succeed({ _tag: "Full", resource: "ItemBytes", limit: maxItemBytes, actual })
         }
         const returned = Number(output.Attributes?.[layout.names["#v"]]?.N ?? 0)
-        const version = update.version ?? (update.returns === "UPDATED_NEW" ? returned : returned + 1)
+        const version = update.version ?? (update.returns === "UPDATED_NEW" ? returned : returned + write.increment)
         return Effect.succeed({ _tag: "Written", version })
       }
     )

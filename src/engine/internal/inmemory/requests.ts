@@ -33,8 +33,8 @@ export const makeEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: Bound
     if (inBytes > maxBytes) return { _tag: "Full", resource: "StoreBytes", limit: maxBytes, actual: inBytes }
   }
 
-  const put = (key: StorageKey, write: Write, current: Entry | undefined, nowSeconds: number) => {
-    const version = (current?.record.version ?? 0) + 1
+  const put = (key: StorageKey, { increment, ...write }: Write, current: Entry | undefined, nowSeconds: number) => {
+    const version = (current?.record.version ?? 0) + increment
     if (version > maxVersion) return refused(current)
     const bytes = maxBytes === Infinity ? 0 : byteLength(key.owner) + byteLength(key.id) + byteLength(write.data)
     let old = current

@@ -70,7 +70,7 @@ export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: s
 
   const write = (
     key: StorageKey,
-    { data, expiresAtSeconds, writeId }: Write,
+    { data, expiresAtSeconds, increment, writeId }: Write,
     expectation: ExpectationArgs,
     nowSeconds: number
   ): Effect.Effect<Written | Refused, Backend> => {
@@ -79,7 +79,7 @@ export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: s
         ? ["", ""]
         : [expiresAtSeconds, Math.max(1, expiresAtSeconds - nowSeconds + clockSlackSeconds)]
     return Effect.flatMap(
-      evalRecord(writeScript, key, [nowSeconds, ...expectation, data, writeId, ...expiry]),
+      evalRecord(writeScript, key, [nowSeconds, ...expectation, data, writeId, ...expiry, increment]),
       (reply): Effect.Effect<Written | Refused, Backend> =>
         reply.length === 1 ? Effect.succeed({ _tag: "Written", version: Number(reply[0]) }) : refusedBy(key, reply)
     )

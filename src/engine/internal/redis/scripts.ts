@@ -50,10 +50,10 @@ const readRecord = `
  */
 export const writeScript = script<ReadonlyArray<string>>(`
   ${readRecord}
-  local new_data, new_write_id, new_expires_at, ttl = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+  local new_data, new_write_id, new_expires_at, ttl, increment = ARGV[6], ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
   local number = tonumber(version or 0) or 0
-  if number >= ${maxVersion} or not as_expected() then return refused() end
-  local next = string.format('%.0f', number + 1)
+  if number > ${maxVersion} - increment or not as_expected() then return refused() end
+  local next = string.format('%.0f', number + increment)
   redis.call('ZADD', index, 0, id)
   if ttl == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, new_expires_at, id) end
   redis.call('PERSIST', key)

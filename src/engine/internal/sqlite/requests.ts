@@ -16,11 +16,11 @@ const maxBlockedMillis = 2
 const encoder = new TextEncoder()
 
 const whereKey = "owner = :owner AND id = :id"
-const isBelowLast = `version < ${maxVersion}`
+const isBelowLast = `version <= ${maxVersion} - :increment`
 const isLive = "(expires_at IS NULL OR expires_at > :now)"
 const inRange = "owner = :owner AND id >= :from AND id < CAST(:to AS TEXT)"
-const setNext = "version = version + 1, data = :data, write_id = :writeId, expires_at = :expiresAt"
-const insert = "INSERT INTO records VALUES (:owner, :id, 1, :data, :writeId, :expiresAt)"
+const setNext = "version = version + :increment, data = :data, write_id = :writeId, expires_at = :expiresAt"
+const insert = "INSERT INTO records VALUES (:owner, :id, :increment, :data, :writeId, :expiresAt)"
 const upsert = `${insert} ON CONFLICT DO UPDATE SET ${setNext}`
 
 /** The condition of each expectation, on a live record. */
@@ -137,7 +137,7 @@ export const makeEngine = (db: DatabaseSync, run: Run): Engine => {
       const all = { ...parameters, ...parametersOf(expectation) }
       const update = statements.update[expectation._tag]
       return writeOrRefuse(key, (): Written | undefined =>
-        update.run(all).changes === 0 ? undefined : { _tag: "Written", version: expectation.version + 1 }
+        update.run(all).changes === 0 ? undefined : { _tag: "Written", version: expectation.version + write.increment }
       )
     },
 
@@ -171,11 +171,12 @@ export const makeEngine = (db: DatabaseSync, run: Run): Engine => {
   }
 }
 
-const parametersOfWrite = ({ id, owner }: StorageKey, { data, expiresAtSeconds, writeId }: Write) => ({
+const parametersOfWrite = ({ id, owner }: StorageKey, { data, expiresAtSeconds, increment, writeId }: Write) => ({
   owner,
   id,
   data,
   writeId,
+  increment,
   expiresAt: expiresAtSeconds ?? null
 })
 
