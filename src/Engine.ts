@@ -13,7 +13,6 @@ import * as Telemetry from "./engine/internal/telemetry.ts"
 import { checkLimit } from "./internal/options.ts"
 import { toDate, toExpirySeconds } from "./internal/time.ts"
 import { byteLength, isLongerThan } from "./internal/utf8.ts"
-import { withoutStack } from "./internal/withoutStack.ts"
 import {
   type CompareAndSetOptions,
   defaultMaxDataBytes,
@@ -370,7 +369,7 @@ const makeReads = (engine: Engine, { read }: Attempts): Pick<Service, "get" | "l
           read("get", () => readForGet(key)),
           (stored) =>
             stored === undefined || isExpired(stored, nowSecondsOf(fiber))
-              ? Effect.fail(recordNotFound(key))
+              ? Effect.fail(StorageError.recordNotFound(key))
               : Effect.succeed(toRecord(key, stored))
         )
       ),
@@ -573,17 +572,13 @@ const capacityExceeded = (key: StorageKey.StorageKey, answer: Refused | Full): S
       : { key, resource: "Versions", limit: maxVersion, actual: maxVersion + 1 }
   )
 
-const recordNotFound = (key: StorageKey.StorageKey): StorageError.RecordNotFound =>
-  withoutStack(() => new StorageError.RecordNotFound({ key }))
-
 const refusal = (
   key: StorageKey.StorageKey,
   stored: StoredRecord | undefined,
   expectation: Expectation,
   nowSeconds: number
 ): StorageError.RecordNotFound | StorageError.VersionConflict => {
-  if (stored === undefined || isExpired(stored, nowSeconds)) return recordNotFound(key)
+  if (stored === undefined || isExpired(stored, nowSeconds)) return StorageError.recordNotFound(key)
   const expected = expectation._tag === "Absent" ? 0 : expectation.version
-  const current = toRecord(key, stored)
-  return withoutStack(() => new StorageError.VersionConflict({ key, expected, actual: stored.version, current }))
+  return StorageError.versionConflict(key, expected, stored.version, toRecord(key, stored))
 }
