@@ -3,12 +3,12 @@ import { Context, DateTime, Effect, Fiber, Option, Schedule, Schema, SchemaGette
 import { TestClock } from "effect/testing"
 import { type Engine, make as makeBackend } from "../src/Engine.ts"
 import * as InMemory from "../src/engine/InMemory.ts"
-import { makeEngine } from "../src/engine/internal/inmemory/requests.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
 import { VersionConflict } from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import * as Faults from "../src/testing/Faults.ts"
 import * as VersionedStore from "../src/VersionedStore.ts"
+import { makeEngine } from "./support/memoryEngine.ts"
 import { layerPlantable } from "./support/plantable.ts"
 
 const Order = Schema.Struct({ total: Schema.Number, paid: Schema.Boolean })
