@@ -13,7 +13,6 @@ import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
 import { fullJitterFor } from "./internal/backoff.ts"
-import { withoutStack } from "./internal/withoutStack.ts"
 import { type ListOptions, StorageBackend, type VersionedRecord, type WriteOptions } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
 import * as StorageKey from "./StorageKey.ts"
@@ -566,7 +565,7 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
       Effect.flatMap(locate(key), (key) =>
         write(key, value, (data) => backend.putIfVersion(key, data, 0, options)).pipe(
           Effect.catchTags({
-            VersionConflict: () => Effect.fail(withoutStack(() => new StorageError.AlreadyExists({ key }))),
+            VersionConflict: () => Effect.fail(StorageError.alreadyExists(key)),
             RecordNotFound: Effect.die
           })
         )
@@ -797,8 +796,7 @@ const makeUpdates = <S extends Schema.Constraint>(
     )
 })
 
-const notFound = (key: StorageKey.StorageKey) =>
-  Effect.fail(withoutStack(() => new StorageError.RecordNotFound({ key })))
+const notFound = (key: StorageKey.StorageKey) => Effect.fail(StorageError.recordNotFound(key))
 
 const record = <A>(_: unknown, record: Record<A>): Record<A> => record
 const beside = <B>(beside: B): B => beside

@@ -6,12 +6,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Result } from "effect"
 import { make } from "../../src/Engine.ts"
-import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import { StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
 import type { Backend, CapacityExceeded, VersionConflict } from "../../src/StorageError.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 import type { Decision } from "../../src/update/attempt.ts"
 import * as Update from "../../src/update/run.ts"
+import { makeEngine } from "../support/memoryEngine.ts"
 import { newSeed, randomFrom } from "../support/random.ts"
 import { key, write } from "./support.ts"
 
