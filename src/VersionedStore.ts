@@ -601,10 +601,13 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
   type A = S["Type"]
   const { decodeData, encodeValue } = makeJson(schema)
 
-  const withKeyInIssue = (key: StorageKey.StorageKey) =>
-    Effect.mapErrorEager(
-      (error: Schema.SchemaError) => new Schema.SchemaError(new SchemaIssue.Pointer([String(key)], error.issue))
-    )
+  const withKeyInIssue = <B, R>(key: StorageKey.StorageKey, effect: Effect.Effect<B, Schema.SchemaError, R>) =>
+    isSuccess(effect)
+      ? effect
+      : Effect.mapErrorEager(
+          effect,
+          (error) => new Schema.SchemaError(new SchemaIssue.Pointer([String(key)], error.issue))
+        )
 
   const toRecord = (stored: VersionedRecord, value: A): Record<A> => ({
     key: { owner: stored.key.owner, id: stored.key.id.slice(idPrefix.length) },
@@ -617,7 +620,7 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
   const encode = (
     key: StorageKey.StorageKey,
     value: A
-  ): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => withKeyInIssue(key)(encodeValue(value))
+  ): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => withKeyInIssue(key, encodeValue(value))
 
   return {
     locate: ({ id, owner }: Key) =>
@@ -627,19 +630,30 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
     encode,
 
     decode: (stored: VersionedRecord): Effect.Effect<Record<A>, Schema.SchemaError, S["DecodingServices"]> =>
-      Effect.mapEager(withKeyInIssue(stored.key)(decodeData(stored.data)), (value) => toRecord(stored, value)),
+      Effect.mapEager(withKeyInIssue(stored.key, decodeData(stored.data)), (value) => toRecord(stored, value)),
 
-    /** Encodes a value and writes it. Returns the record as written. JSON has no lone surrogates. */
-    write: <E>(
+    /** Encodes a value and writes it. Returns the record as written. */
+    write: <E extends { readonly _tag: string }>(
       key: StorageKey.StorageKey,
       value: A,
       put: (data: string) => Effect.Effect<VersionedRecord, E | StorageError.InvalidData>
     ) =>
       Effect.flatMapEager(encode(key, value), (data) =>
-        Effect.map(Effect.catchTag(put(data), "InvalidData", Effect.die), (stored) => toRecord(stored, value))
+        Effect.matchEffect(put(data), {
+          onSuccess: (stored) => Effect.succeed(toRecord(stored, value)),
+          // The data is JSON, which has no lone surrogates.
+          onFailure: (error): Effect.Effect<never, E> => (isInvalidData(error) ? Effect.die(error) : Effect.fail(error))
+        })
       )
   }
 }
+
+const isInvalidData = (error: { readonly _tag: string }): error is StorageError.InvalidData =>
+  error._tag === "InvalidData"
+
+/** Whether an Effect has its answer already. */
+const isSuccess = <B, E, R>(effect: Effect.Effect<B, E, R>): effect is Exit.Success<B> =>
+  Exit.isExit(effect) && Exit.isSuccess(effect)
 
 /**
  * Decodes and encodes JSON. Most Schemas do so at once, and the Effect is a finished `Exit`. The codec from a string
@@ -660,12 +674,12 @@ const makeJson = <S extends Schema.Constraint>(schema: S) => {
         return decodeString(data)
       }
       const decoded = decodeJson(json)
-      return Exit.isExit(decoded) && Exit.isSuccess(decoded) ? decoded : decodeString(data)
+      return isSuccess(decoded) ? decoded : decodeString(data)
     },
 
     encodeValue: (value: S["Type"]): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => {
       const encoded = encodeJson(value)
-      if (!Exit.isExit(encoded) || !Exit.isSuccess(encoded)) return encodeString(value)
+      if (!isSuccess(encoded)) return encodeString(value)
       const data = toJson(encoded.value)
       return data === undefined ? encodeString(value) : Effect.succeed(data)
     }

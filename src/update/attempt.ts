@@ -81,7 +81,11 @@ export const attempt = <A, E, R>(
   led?: Led
 ): Effect.Effect<A | Lost, E | CapacityExceeded | Backend, R> => {
   if (start === undefined) {
-    return Effect.flatMap(read(backend, change.key), (current) => decideAndApply(backend, change, current, led))
+    return Effect.matchEffect(backend.get(change.key), {
+      onSuccess: (current) => decideAndApply(backend, change, current, led),
+      onFailure: (error) =>
+        error._tag === "RecordNotFound" ? decideAndApply(backend, change, undefined, led) : Effect.fail(error)
+    })
   }
   if (!start.isOutOfDate) return Effect.suspend(() => decideAndApply(backend, change, start.record, led))
   return Effect.flatMap(Effect.exit(Effect.suspend(() => decide(change, start.record, led))), (decided) =>

@@ -94,7 +94,7 @@ const landGroup = Effect.fnUntraced(function* (lane: Lane) {
     if (members.length === 0) return
     const context = contextOf(members)
     if (!landing.isKnown) {
-      const found = yield* request(lane, context, read(lane.backend, lane.key))
+      const found = yield* request(lane, context, read(lane.lanes.backend, lane.key))
       if (Exit.isFailure(found)) return settleAll(members, found)
       landing.base = found.value
       landing.isKnown = landing.isFresh = true
@@ -159,7 +159,10 @@ const request = <A, E>(lane: Lane, context: Context.Context<never>, effect: Effe
  * has expired by then, the group stands on no record.
  */
 const runAll = Effect.fnUntraced(function* (landing: Landing) {
-  const { clock, key } = landing.lane
+  const {
+    key,
+    lanes: { clock }
+  } = landing.lane
   const end = monotonicMillis(clock) + maxRunMillis
   const nowSeconds = Math.floor(clock.currentTimeMillisUnsafe() / 1000)
   landing.base = live(landing.base, nowSeconds)
@@ -261,7 +264,7 @@ const land = Effect.fnUntraced(function* (
   const last = outcomes.findLast(wrote)
   const increment = last?.writes ?? 1
   const options = { expiresAt: last?.record?.expiresAt, increment }
-  const write = lane.backend.putIfVersion(lane.key, last?.record?.data ?? "", base ?? 0, options)
+  const write = lane.lanes.backend.putIfVersion(lane.key, last?.record?.data ?? "", base ?? 0, options)
   const written = yield* request(lane, context, write)
   if (Exit.isSuccess(written)) {
     updatesPerWrite.updateUnsafe(increment, context)
@@ -318,7 +321,7 @@ const afterConflict = Effect.fnUntraced(function* (
   landing.isKnown = conflict === undefined || conflict.current !== undefined
   landing.isFresh = true
   if (conflict === undefined) return
-  const now = monotonicMillis(lane.clock)
+  const now = monotonicMillis(lane.lanes.clock)
   const [patient, overdue] = partition(landing.members, ({ deadline }) => deadline > now)
   settleAll(overdue, Exit.fail(conflict))
   landing.members = patient

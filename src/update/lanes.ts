@@ -14,12 +14,14 @@ import type * as Fiber from "effect/Fiber"
 import * as References from "effect/References"
 import * as Tracer from "effect/Tracer"
 import type { StorageBackend } from "../StorageBackend.ts"
-import type { StorageKey } from "../StorageKey.ts"
+import { type StorageKey, unchecked } from "../StorageKey.ts"
 import { type Change, IsInTurn, type Led, type Start } from "./attempt.ts"
 import { monotonicMillis, patienceMillis } from "./retry.ts"
 
 /** The most updates that share one write. */
 export const maxGroup = 256
+
+const noKey = unchecked("", "")
 
 /** An update that shares a write with others. Its result comes by `settle`. */
 export interface Member {
@@ -44,11 +46,8 @@ export interface Turn {
 }
 
 export interface Lane extends Led {
-  readonly backend: StorageBackend["Service"]
-  readonly key: StorageKey
-  readonly clock: Clock.Clock
-  readonly name: string
-  readonly siblings: Map<string, Lane>
+  readonly lanes: Lanes
+  key: StorageKey
   readonly queue: Array<Member | Turn>
   /** The record as the lane saw it last, which saves the next group's read. */
   base: Start | undefined
@@ -65,71 +64,83 @@ export interface Lane extends Led {
   watch: Fiber.Fiber<void> | undefined
 }
 
-/** All lanes of a backend, by their clock. */
-interface Lanes {
+/** The lanes of a backend and one clock. */
+export interface Lanes {
   readonly backend: StorageBackend["Service"]
-  readonly byClock: WeakMap<Clock.Clock, Map<string, Lane>>
-  /** The clock that was used last, and its lanes. */
-  clock: Clock.Clock | undefined
-  lanes: Map<string, Lane>
+  readonly clock: Clock.Clock
+  /** Most updates are the only one that runs, so the first lane is in no map. */
+  first: Lane | undefined
+  readonly others: Map<string, Lane>
+  /** A lane that nobody has waited in, for the next leader. */
+  spare: Lane | undefined
 }
 
-const all = new WeakMap<StorageBackend["Service"], Lanes>()
+const all = new WeakMap<StorageBackend["Service"], WeakMap<Clock.Clock, Lanes>>()
 
-export const lanesOf = (backend: StorageBackend["Service"]): Lanes => {
-  const found = all.get(backend)
-  if (found !== undefined) return found
-  const lanes: Lanes = { backend, byClock: new WeakMap(), clock: undefined, lanes: new Map() }
-  all.set(backend, lanes)
-  return lanes
-}
-
-/** The names of the lanes that a backend has now. */
-export const laneNames = (backend: StorageBackend["Service"], clock: Clock.Clock): ReadonlyArray<string> =>
-  Array.from(all.get(backend)?.byClock.get(clock)?.keys() ?? [])
-
-const siblingsOf = (lanes: Lanes, clock: Clock.Clock): Map<string, Lane> => {
-  if (lanes.clock !== clock) {
-    lanes.clock = clock
-    lanes.lanes = lanes.byClock.get(clock) ?? new Map()
-    lanes.byClock.set(clock, lanes.lanes)
+/** Finds the lanes of a backend and a clock. It remembers those of the clock that was used last. */
+export const lanesOf = (backend: StorageBackend["Service"]): ((clock: Clock.Clock) => Lanes) => {
+  const byClock: WeakMap<Clock.Clock, Lanes> = all.get(backend) ?? new WeakMap()
+  all.set(backend, byClock)
+  let last: Lanes | undefined
+  return (clock) => {
+    if (last?.clock === clock) return last
+    last = byClock.get(clock) ?? { backend, clock, first: undefined, others: new Map(), spare: undefined }
+    byClock.set(clock, last)
+    return last
   }
-  return lanes.lanes
 }
 
 /** No part of a key has U+0000. */
 const nameOf = ({ id, owner }: StorageKey): string => `${owner}\0${id}`
 
-/** The lane of a record if there is one now, or else a new one, which the caller leads until it calls `leave`. */
-export const enter = (lanes: Lanes, key: StorageKey, clock: Clock.Clock): { lane: Lane; isLeader: boolean } => {
-  const siblings = siblingsOf(lanes, clock)
-  const name = nameOf(key)
-  const running = siblings.get(name)
-  if (running !== undefined) return { lane: running, isLeader: false }
-  const lane: Lane = {
-    backend: lanes.backend,
-    key,
-    clock,
-    name,
-    siblings,
-    queue: [],
-    base: undefined,
-    landed: undefined,
-    room: maxGroup,
-    conflicts: 0,
-    landedBytes: 0,
-    group: [],
-    request: undefined,
-    watch: undefined
-  }
-  siblings.set(name, lane)
-  return { lane, isLeader: true }
+/** The names of the lanes that a backend has now. */
+export const laneNames = (backend: StorageBackend["Service"], clock: Clock.Clock): ReadonlyArray<string> => {
+  const { first, others } = lanesOf(backend)(clock)
+  return [...(first === undefined ? [] : [nameOf(first.key)]), ...others.keys()]
 }
+
+/** The lane of a record, if there is one now. */
+export const find = ({ first, others }: Lanes, key: StorageKey): Lane | undefined => {
+  if (first === undefined) return undefined
+  if (first.key.id === key.id && first.key.owner === key.owner) return first
+  return others.size === 0 ? undefined : others.get(nameOf(key))
+}
+
+/** Opens a lane, which the caller leads until it calls `leave`. */
+export const open = (lanes: Lanes, key: StorageKey): Lane => {
+  const lane = lanes.spare ?? newLane(lanes)
+  lanes.spare = undefined
+  lane.key = key
+  if (lanes.first === undefined) lanes.first = lane
+  else lanes.others.set(nameOf(key), lane)
+  return lane
+}
+
+const newLane = (lanes: Lanes): Lane => ({
+  lanes,
+  key: noKey,
+  queue: [],
+  base: undefined,
+  landed: undefined,
+  room: maxGroup,
+  conflicts: 0,
+  landedBytes: 0,
+  group: [],
+  request: undefined,
+  watch: undefined
+})
 
 /** Ends a lane whose queue is empty. */
 export const close = (lane: Lane): void => {
-  lane.siblings.delete(lane.name)
-  lane.watch?.interruptUnsafe()
+  const { lanes, watch } = lane
+  if (lanes.first === lane) lanes.first = undefined
+  else lanes.others.delete(nameOf(lane.key))
+  if (watch === undefined) {
+    lane.landed = undefined
+    lanes.spare = lane
+  } else {
+    watch.interruptUnsafe()
+  }
 }
 
 export const deadlineFrom = (clock: Clock.Clock): number => monotonicMillis(clock) + patienceMillis
@@ -138,7 +149,7 @@ export const deadlineFrom = (clock: Clock.Clock): number => monotonicMillis(cloc
 export const enqueue = (lane: Lane, waiting: Member | Turn, place: "end" | "head" = "end"): void => {
   if (place === "head") lane.queue.unshift(waiting)
   else lane.queue.push(waiting)
-  lane.watch ??= Effect.runForkWith(Context.make(Clock.Clock, lane.clock))(evictOverdue(lane))
+  lane.watch ??= Effect.runForkWith(Context.make(Clock.Clock, lane.lanes.clock))(evictOverdue(lane))
 }
 
 export const dequeue = (lane: Lane, waiting: Member | Turn): void => {
@@ -155,7 +166,7 @@ export const cancelUnneeded = (lane: Lane): void => {
 /** Every wait is bounded by the caller's own patience: whoever has waited that long goes on without the lane. */
 const evictOverdue = (lane: Lane): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const now = monotonicMillis(lane.clock)
+    const now = monotonicMillis(lane.lanes.clock)
     // The head may be a leader that came back. Those behind came later than all that are overdue.
     while (lane.queue[0] !== undefined && lane.queue[0].deadline <= now) lane.queue.shift()?.evict()
     const next = lane.queue[0]?.deadline ?? now + patienceMillis

@@ -21,10 +21,11 @@ import {
   deadlineFrom,
   dequeue,
   enqueue,
-  enter,
+  find,
   type Lane,
   lanesOf,
   type Member,
+  open,
   type Turn,
   withoutParent
 } from "./lanes.ts"
@@ -80,7 +81,7 @@ type Run = <A, E, R>(update: Update<A, E, R>) => Effect.Effect<A, Failure<E>, R>
  * change the same record at the same time. If the time or the schedule is spent, it fails with the `VersionConflict`.
  */
 export const make = (backend: StorageBackend["Service"]): Run => {
-  const lanes = lanesOf(backend)
+  const lanesBy = lanesOf(backend)
 
   /** Runs an effect when it is the only one of its key in this process. `hasWaited` says whether others were first. */
   const inTurn = <A, E, R>(
@@ -90,9 +91,11 @@ export const make = (backend: StorageBackend["Service"]): Run => {
   ): Effect.Effect<A, E, R> =>
     Effect.withFiber((fiber): Effect.Effect<A, E, R> => {
       if (fiber.getRef(IsInTurn)) return run(false)
-      const { isLeader, lane } = enter(lanes, key, fiber.getRef(Clock.Clock))
+      const lanes = lanesBy(fiber.getRef(Clock.Clock))
       const alone = (hasWaited: boolean) => Effect.provideService(run(hasWaited), IsInTurn, true)
-      if (!isLeader) return waitForTurn(lane, deadline, alone(true))
+      const busy = find(lanes, key)
+      if (busy !== undefined) return waitForTurn(busy, deadline, alone(true))
+      const lane = open(lanes, key)
       return Effect.onExit(alone(false), () => leave(lane, fiber))
     })
 
@@ -133,8 +136,7 @@ export const make = (backend: StorageBackend["Service"]): Run => {
   })
 
   /** Leads a lane with one attempt of its own. After a conflict, it becomes a member like the others. */
-  const lead = <A, E, R>(update: Update<A, E, R>, lane: Lane, fiber: AnyFiber) => {
-    const deadline = deadlineFrom(lane.clock)
+  const lead = <A, E, R>(update: Update<A, E, R>, lane: Lane, fiber: AnyFiber, deadline: number) => {
     let isLeading = true
     const end = () => {
       isLeading = false
@@ -144,7 +146,7 @@ export const make = (backend: StorageBackend["Service"]): Run => {
       Effect.flatMap(attempt(backend, update, startOf(update), lane), (result): Effect.Effect<A, Failure<E>, R> => {
         if (!(result instanceof Lost)) return Effect.succeed(result)
         if (isUngrouped(fiber)) return Effect.andThen(end(), afterLost(update, patienceUntil(deadline), result))
-        if (result.conflict !== undefined && monotonicMillis(lane.clock) >= deadline)
+        if (result.conflict !== undefined && monotonicMillis(lane.lanes.clock) >= deadline)
           return Effect.fail(result.conflict)
         const start = startAfter(result)
         lane.conflicts++
@@ -204,11 +206,12 @@ export const make = (backend: StorageBackend["Service"]): Run => {
         return isShared ? alone(update, patience, startOf(update)) : freeThenAlone(update, patience)
       }
       if (!isShared) return freeThenAlone(update, patienceUntil(deadlineFrom(clock)))
-      const { isLeader, lane } = enter(lanes, key, clock)
-      if (isLeader) return lead(update, lane, fiber)
+      const lanes = lanesBy(clock)
       const deadline = deadlineFrom(clock)
+      const busy = find(lanes, key)
+      if (busy === undefined) return lead(update, open(lanes, key), fiber, deadline)
       if (isUngrouped(fiber)) return freeThenAlone(update, patienceUntil(deadline))
-      return join(update, lane, fiber, deadline)
+      return join(update, busy, fiber, deadline)
     })
 }
 
