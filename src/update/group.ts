@@ -32,9 +32,9 @@ const maxWholeRetries = 4
 const maxRetriesAtOnce = 8
 const longestWaitMillis = 50
 
-/** A histogram of how many updates landed in each write. */
+/** A histogram of how many updates landed in each group's write. A lone update costs less than its count would. */
 export const updatesPerWrite = Metric.histogram("effect_versioned_store.updates_per_write", {
-  description: "Updates of one record that landed in one write",
+  description: "Updates of one record that waited for each other and landed in one write",
   boundaries: Metric.exponentialBoundaries({ start: 1, factor: 2, count: 9 })
 })
 

@@ -14,7 +14,7 @@ import type { StorageBackend } from "../StorageBackend.ts"
 import type { Backend, CapacityExceeded, VersionConflict } from "../StorageError.ts"
 import type { StorageKey } from "../StorageKey.ts"
 import { attempt, type Change, IsInTurn, Lost, type Start, startAfter, startOf } from "./attempt.ts"
-import { drain, updatesPerWrite } from "./group.ts"
+import { drain } from "./group.ts"
 import {
   cancelUnneeded,
   close,
@@ -38,9 +38,10 @@ import { bySchedule, monotonicMillis, type Retry, untilDeadline } from "./retry.
  * record, and land in one compare-and-set, up to 256 at a time. Each gets its own result and its own version, and only
  * once the write has landed.
  *
- * The functions of such updates run in a fiber that belongs to none of the callers. The metric
- * `effect_versioned_store.updates_per_write` tells how many updates landed in each write. If it is switched off, an
- * update writes on its own, and after a conflict takes turns with the others of its process.
+ * The functions of updates that wait run in a fiber that belongs to none of the callers. The metric
+ * `effect_versioned_store.updates_per_write` is a histogram of how many updates landed in each of that fiber's writes;
+ * a write of an update that did not wait is not in it. If it is switched off, an update writes on its own, and after a
+ * conflict takes turns with the others of its process.
  *
  * @example
  * ```ts
@@ -255,7 +256,6 @@ const attemptAtOnce = Effect.fnUntraced(function* <A, E, R>(
 /** Ends the lead of a lane. If others wait, a fiber that belongs to none of them serves them. */
 const leave = (lane: Lane, fiber: AnyFiber): Effect.Effect<void> => {
   const { landed } = lane
-  if (landed !== undefined) updatesPerWrite.updateUnsafe(1, fiber.context)
   if (lane.queue.length === 0) {
     close(lane)
   } else {
