@@ -29,10 +29,10 @@ export type Outcome<M> =
   | { readonly _tag: "Failed"; readonly error: SqliteError; readonly count: number }
 
 /** How many writes share a transaction at most. */
-export const maxBatchWrites = 128
+export const maxBatchWrites = 64
 
 /** How much data the writes of a transaction have at most. A record that is larger has a transaction of its own. */
-export const maxBatchLength = 512 * 1024
+export const maxBatchLength = 256 * 1024
 
 /** For how many milliseconds a transaction takes on further writes. */
 const maxBatchMillis = 2

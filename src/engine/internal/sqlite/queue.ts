@@ -10,6 +10,7 @@
  * - A write that is interrupted while it waits is left out.
  */
 import type { DatabaseSync } from "node:sqlite"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -48,6 +49,9 @@ export interface Options {
 
 /** For how many milliseconds a fiber may write before the event loop turns. */
 const maxBlockedMillis = 2
+
+/** For how many milliseconds writes that meet a lock join those that wait, and start no retry schedule of their own. */
+const sharedMillis = 5000
 
 export const makeQueue = (db: DatabaseSync, { retrySchedule, toBackend, withCheckpoint }: Options): Submit => {
   /** In the order in which the writes came. */
@@ -162,8 +166,9 @@ const runBatch = (
 }
 
 /**
- * The retry schedules of the writes that wait for a lock of another process. Writes that meet the lock by the same
- * attempt share one. Each schedule's attempt is an attempt for all writes that wait.
+ * The retry schedules of the writes that wait for a lock of another process. Each attempt of a schedule is an attempt
+ * for all writes that wait. Without a bound on schedules, a file that is locked for long would be tried more and more
+ * often, so a write shares the schedule of those that come up to five seconds later.
  */
 const makeRetries = (
   queue: Set<Member>,
@@ -171,39 +176,49 @@ const makeRetries = (
   toBackend: (error: SqliteError) => Backend
 ) => {
   const running = new Set<Fiber.Fiber<void>>()
-  return {
-    /** Starts a schedule for the writes that have none, after an attempt that met a lock. */
-    start: (locked: SqliteError, attempt: () => SqliteError | undefined) => {
-      const members = [...queue].filter(({ isRetried }) => !isRetried)
-      const [oldest] = members
-      if (oldest === undefined) return
-      for (const member of members) member.isRetried = true
-      let next = () => {
-        next = attempt
-        return locked as SqliteError | undefined
-      }
-      const retried = Effect.suspend(() => {
-        const error = next()
-        return error === undefined ? Effect.void : Effect.fail(error)
-      }).pipe(
-        Effect.retry({ schedule: retrySchedule }),
-        Effect.catch((error) =>
-          Effect.sync(() => {
-            for (const member of members) if (queue.delete(member)) member.resume(Exit.fail(toBackend(error)))
-          })
-        )
-      )
-      // The fiber has the clock of the oldest write.
-      const fiber = Effect.runForkWith(oldest.fiber.context)(retried)
-      running.add(fiber)
-      fiber.addObserver(() => running.delete(fiber))
-    },
+  let lastStartMillis = 0
 
-    /** Ends all schedules, once the file was not locked, or nothing waits any more. */
-    stop: () => {
-      for (const member of queue) member.isRetried = false
-      for (const fiber of running) fiber.interruptUnsafe()
-      running.clear()
+  /** Starts a schedule for the writes that have none, after an attempt that met a lock. */
+  const start = (locked: SqliteError, attempt: () => SqliteError | undefined): void => {
+    const members = [...queue].filter(({ isRetried }) => !isRetried)
+    const [oldest] = members
+    if (oldest === undefined) return
+    const nowMillis = oldest.fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+    if (running.size > 0 && nowMillis - lastStartMillis < sharedMillis) return
+    lastStartMillis = nowMillis
+    for (const member of members) member.isRetried = true
+    let fiber: Fiber.Fiber<void> | undefined
+    let next = () => {
+      next = attempt
+      return locked as SqliteError | undefined
     }
+    const retried = Effect.suspend(() => {
+      const error = next()
+      if (error === undefined) return Effect.void
+      start(error, attempt)
+      return Effect.fail(error)
+    }).pipe(
+      Effect.retry({ schedule: retrySchedule }),
+      Effect.catch((error) =>
+        Effect.sync(() => {
+          if (fiber !== undefined) running.delete(fiber)
+          for (const member of members) if (queue.delete(member)) member.resume(Exit.fail(toBackend(error)))
+          start(error, attempt)
+        })
+      )
+    )
+    // The fiber has the clock of the oldest write.
+    fiber = Effect.runForkWith(oldest.fiber.context)(retried)
+    if (fiber.pollUnsafe() === undefined) running.add(fiber)
   }
+
+  /** Ends all schedules, once the file was not locked, or nothing waits any more. */
+  const stop = () => {
+    if (running.size === 0) return
+    for (const member of queue) member.isRetried = false
+    for (const fiber of running) fiber.interruptUnsafe()
+    running.clear()
+  }
+
+  return { start, stop }
 }
