@@ -168,7 +168,7 @@ const runBatch = (
 /**
  * The retry schedules of the writes that wait for a lock of another process. Each attempt of a schedule is an attempt
  * for all writes that wait. Without a bound on schedules, a file that is locked for long would be tried more and more
- * often, so a write shares the schedule of those that come up to five seconds later.
+ * often. So for five seconds after a schedule has started, no other one starts.
  */
 const makeRetries = (
   queue: Set<Member>,
@@ -176,20 +176,34 @@ const makeRetries = (
   toBackend: (error: SqliteError) => Backend
 ) => {
   const running = new Set<Fiber.Fiber<void>>()
-  let lastStartMillis = 0
+  /** The writes of the schedule that started last, and when. */
+  let youngest: { readonly members: Array<Member>; readonly startMillis: number; isNew: boolean } | undefined
+
+  const join = (schedule: { readonly members: Array<Member> }, members: ReadonlyArray<Member>) => {
+    for (const member of members) member.isRetried = true
+    schedule.members.push(...members)
+  }
 
   /** Starts a schedule for the writes that have none, after an attempt that met a lock. */
   const start = (locked: SqliteError, attempt: () => SqliteError | undefined): void => {
     const members = [...queue].filter(({ isRetried }) => !isRetried)
     const [oldest] = members
     if (oldest === undefined) return
-    const nowMillis = oldest.fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-    if (running.size > 0 && nowMillis - lastStartMillis < sharedMillis) return
-    lastStartMillis = nowMillis
-    for (const member of members) member.isRetried = true
+    const startMillis = oldest.fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+    if (running.size > 0 && youngest !== undefined && startMillis - youngest.startMillis < sharedMillis) {
+      // A schedule that has not tried again yet has all its attempts left, so it can take these writes as well.
+      if (youngest.isNew) join(youngest, members)
+      return
+    }
+    const schedule = { members: [] as Array<Member>, startMillis, isNew: true }
+    join(schedule, members)
+    youngest = schedule
     let fiber: Fiber.Fiber<void> | undefined
     let next = () => {
-      next = attempt
+      next = () => {
+        schedule.isNew = false
+        return attempt()
+      }
       return locked as SqliteError | undefined
     }
     const retried = Effect.suspend(() => {
@@ -199,11 +213,12 @@ const makeRetries = (
       return Effect.fail(error)
     }).pipe(
       Effect.retry({ schedule: retrySchedule }),
-      Effect.catch((error) =>
+      Effect.mapError(toBackend),
+      Effect.catchCause((cause) =>
         Effect.sync(() => {
           if (fiber !== undefined) running.delete(fiber)
-          for (const member of members) if (queue.delete(member)) member.resume(Exit.fail(toBackend(error)))
-          start(error, attempt)
+          for (const member of schedule.members) if (queue.delete(member)) member.resume(Exit.failCause(cause))
+          start(locked, attempt)
         })
       )
     )
