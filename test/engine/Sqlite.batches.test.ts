@@ -99,16 +99,21 @@ describe("Sqlite, on writes that arrive together,", () => {
   it.effect("gathers what fibers write next, after their writes have been answered", () =>
     on({ filename: newFile() })(
       Effect.fnUntraced(function* (backend) {
-        let transactions = 0
+        let answered = 0
+        const answeredAtCommit: Array<number> = []
         const called = (sql: string) => {
-          if (sql === "COMMIT") transactions++
+          if (sql === "COMMIT") answeredAtCommit.push(answered)
         }
         yield* startFirst(backend)
-        const write = (i: number) => Effect.repeat(backend.put(keyOf(i), "data"), { times: 9 })
+        const put = (i: number) => Effect.tap(backend.put(keyOf(i), "data"), () => Effect.sync(() => answered++))
+        const write = (i: number) => Effect.repeat(put(i), { times: 9 })
         yield* withoutTime(
           beforeExec(called, Effect.forEach(range(20), write, { concurrency: "unbounded", discard: true }))
         )
-        assert.strictEqual(transactions, 10)
+        assert.deepStrictEqual(
+          answeredAtCommit,
+          range(10).map((i) => i * 20)
+        )
         assert.strictEqual(yield* versionOf(backend, 19), 10)
       })
     )
