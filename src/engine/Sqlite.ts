@@ -52,8 +52,8 @@ export interface Options {
   readonly retrySchedule?: Schedule.Schedule<unknown> | undefined
 }
 
-// The wait is short, since other processes leave the file unlocked for less than a millisecond between their writes. With
-// waits of up to 20 ms, a process that writes from one fiber left another one 3% of its share.
+// The wait is short, since other processes leave the file unlocked for less than a millisecond between their writes.
+// With waits of up to 20 ms, a process that writes from one fiber left another one 3% of its share.
 const untilUnlocked = backoffFor("1 millis", "3 millis", "30 seconds")
 
 /** The failure of an operation on a file. A read changes nothing, so its outcome is never unknown. */

@@ -401,6 +401,23 @@ describe("Sqlite, if another process has the file locked,", () => {
     )
   })
 
+  it.effect("tries no more once every write that waits has been interrupted", () => {
+    const filename = newFile()
+    return on({ filename })((backend) =>
+      locked(
+        filename,
+        Effect.fnUntraced(function* () {
+          const writes = yield* Effect.forEach(range(3), (i) => start(backend.put(keyOf(i), "data")))
+          yield* turn
+          yield* Fiber.interruptAll(writes)
+          const executed: Array<string> = []
+          yield* beforeExec((sql) => executed.push(sql), TestClock.adjust("1 second"))
+          assert.deepStrictEqual(executed, [])
+        })
+      )
+    )
+  })
+
   it.effect(
     "gives up a write when the schedule ends, and a later write after a schedule that it has waited for",
     () => {
