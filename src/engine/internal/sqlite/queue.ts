@@ -10,7 +10,6 @@
  * - A write that is interrupted while it waits is left out.
  */
 import type { DatabaseSync } from "node:sqlite"
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -27,16 +26,7 @@ import {
   type WriteRequest
 } from "./batch.ts"
 import { isLocked, type SqliteError } from "./failure.ts"
-
-/** A write that waits. */
-interface Member extends WriteRequest<unknown, unknown> {
-  readonly fiber: Fiber.Fiber<unknown, unknown>
-  readonly resume: (exit: Exit.Exit<unknown, Backend>) => void
-  /** Whether it must not share a transaction, since it has made one fail. */
-  isAlone: boolean
-  /** Whether a retry schedule runs for it, since it has met a lock. */
-  isRetried: boolean
-}
+import { type Member, makeRetries } from "./retries.ts"
 
 /** Runs a write and returns its answer, as soon as it is committed. */
 export type Submit = <A, R>(request: WriteRequest<A, R>) => Effect.Effect<A | R, Backend>
@@ -49,9 +39,6 @@ export interface Options {
 
 /** For how many milliseconds a fiber may write before the event loop turns. */
 const maxBlockedMillis = 2
-
-/** For how many milliseconds writes that meet a lock join those that wait, and start no retry schedule of their own. */
-const sharedMillis = 5000
 
 export const makeQueue = (db: DatabaseSync, { retrySchedule, toBackend, withCheckpoint }: Options): Submit => {
   /** In the order in which the writes came. */
@@ -84,17 +71,10 @@ export const makeQueue = (db: DatabaseSync, { retrySchedule, toBackend, withChec
     if (outcome._tag === "Locked") return outcome.error
     retries.stop()
     awaitTurn()
-    if (outcome._tag === "Divided") {
-      for (const member of outcome.alone) member.isAlone = true
-      return
-    }
-    const done = batch.slice(0, outcome._tag === "Committed" ? outcome.answers.length : outcome.count)
-    for (const member of done) queue.delete(member)
+    const done = takeDone(queue, batch, outcome)
     // The fibers run on from within `resume`. What they write next is gathered, unless it is the write of the only one.
     writer = done.length === 1 ? done[0]?.fiber : "several"
-    for (const [i, { resume }] of done.entries()) {
-      resume(outcome._tag === "Committed" ? Exit.succeed(outcome.answers[i]) : Exit.fail(toBackend(outcome.error)))
-    }
+    resumeAll(done, outcome, toBackend)
   }
 
   const wait = <A, R>(request: WriteRequest<A, R>, locked: SqliteError | undefined) =>
@@ -134,6 +114,31 @@ export const makeQueue = (db: DatabaseSync, { retrySchedule, toBackend, withChec
   }
 }
 
+/** Takes the writes that have an answer out of the queue. The others stay, and those at fault will run alone. */
+const takeDone = (
+  queue: Set<Member>,
+  batch: ReadonlyArray<Member>,
+  outcome: Outcome<Member>
+): ReadonlyArray<Member> => {
+  const alone = outcome._tag === "Divided" ? outcome.alone : []
+  for (const member of alone) member.isAlone = true
+  const count = outcome._tag === "Committed" ? outcome.answers.length : outcome._tag === "Failed" ? outcome.count : 0
+  const done = batch.slice(0, count)
+  for (const member of done) queue.delete(member)
+  return done
+}
+
+/** Lets the fibers run on with the answers of their writes, or with the error of the transaction. */
+const resumeAll = (
+  done: ReadonlyArray<Member>,
+  outcome: Outcome<Member>,
+  toBackend: (error: SqliteError) => Backend
+): void => {
+  const failed = outcome._tag === "Failed" ? Exit.fail(toBackend(outcome.error)) : undefined
+  const answers = outcome._tag === "Committed" ? outcome.answers : []
+  for (const [i, { resume }] of done.entries()) resume(failed ?? Exit.succeed(answers[i]))
+}
+
 /** The oldest writes that may share a transaction. */
 const nextBatch = (queue: Iterable<Member>): ReadonlyArray<Member> => {
   const batch: Array<Member> = []
@@ -163,77 +168,4 @@ const runBatch = (
       ? { _tag: "Locked", error: answer.failure }
       : { _tag: "Failed", error: answer.failure, count: 1 }
   ]
-}
-
-/**
- * The retry schedules of the writes that wait for a lock of another process. Each attempt of a schedule is an attempt
- * for all writes that wait. Without a bound on schedules, a file that is locked for long would be tried more and more
- * often. So for five seconds after a schedule has started, no other one starts.
- */
-const makeRetries = (
-  queue: Set<Member>,
-  retrySchedule: Schedule.Schedule<unknown>,
-  toBackend: (error: SqliteError) => Backend
-) => {
-  const running = new Set<Fiber.Fiber<void>>()
-  /** The writes of the schedule that started last, and when. */
-  let youngest: { readonly members: Array<Member>; readonly startMillis: number; isNew: boolean } | undefined
-
-  const join = (schedule: { readonly members: Array<Member> }, members: ReadonlyArray<Member>) => {
-    for (const member of members) member.isRetried = true
-    schedule.members.push(...members)
-  }
-
-  /** Starts a schedule for the writes that have none, after an attempt that met a lock. */
-  const start = (locked: SqliteError, attempt: () => SqliteError | undefined): void => {
-    const members = [...queue].filter(({ isRetried }) => !isRetried)
-    const [oldest] = members
-    if (oldest === undefined) return
-    const startMillis = oldest.fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-    if (running.size > 0 && youngest !== undefined && startMillis - youngest.startMillis < sharedMillis) {
-      // A schedule that has not tried again yet has all its attempts left, so it can take these writes as well.
-      if (youngest.isNew) join(youngest, members)
-      return
-    }
-    const schedule = { members: [] as Array<Member>, startMillis, isNew: true }
-    join(schedule, members)
-    youngest = schedule
-    let fiber: Fiber.Fiber<void> | undefined
-    let next = () => {
-      next = () => {
-        schedule.isNew = false
-        return attempt()
-      }
-      return locked as SqliteError | undefined
-    }
-    const retried = Effect.suspend(() => {
-      const error = next()
-      if (error === undefined) return Effect.void
-      start(error, attempt)
-      return Effect.fail(error)
-    }).pipe(
-      Effect.retry({ schedule: retrySchedule }),
-      Effect.mapError(toBackend),
-      Effect.catchCause((cause) =>
-        Effect.sync(() => {
-          if (fiber !== undefined) running.delete(fiber)
-          for (const member of schedule.members) if (queue.delete(member)) member.resume(Exit.failCause(cause))
-          start(locked, attempt)
-        })
-      )
-    )
-    // The fiber has the clock of the oldest write.
-    fiber = Effect.runForkWith(oldest.fiber.context)(retried)
-    if (fiber.pollUnsafe() === undefined) running.add(fiber)
-  }
-
-  /** Ends all schedules, once the file was not locked, or nothing waits any more. */
-  const stop = () => {
-    if (running.size === 0) return
-    for (const member of queue) member.isRetried = false
-    for (const fiber of running) fiber.interruptUnsafe()
-    running.clear()
-  }
-
-  return { start, stop }
 }
