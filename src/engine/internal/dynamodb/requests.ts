@@ -4,7 +4,8 @@ import {
   type DynamoDBClient,
   GetItemCommand,
   QueryCommand,
-  UpdateItemCommand
+  UpdateItemCommand,
+  type UpdateItemCommandInput
 } from "@aws-sdk/client-dynamodb"
 import * as Effect from "effect/Effect"
 import type { Engine, Full, Present, Refused, Removed, Write, Written } from "../../../Engine.ts"
@@ -129,28 +130,43 @@ interface Update extends Condition {
 }
 
 const makeUpdate = (client: DynamoDBClient, layout: Layout, send: Send) => {
-  const commandOf = (key: StorageKey, write: Write, { condition, returns, values, version }: Update) => {
-    const { data, expiresAtSeconds, increment, writeId } = write
+  const tableName = layout.tableName
+  // The texts of a write depend only on its kind, so they are put together once.
+  const texts = new Map<string, Pick<UpdateItemCommandInput, "UpdateExpression" | "ExpressionAttributeNames">>()
+  const textsOf = (condition: string, hasExpiry: boolean, hasVersion: boolean) => {
+    const kind = `${hasExpiry} ${hasVersion} ${condition}`
+    const known = texts.get(kind)
+    if (known !== undefined) return known
     const expression = [
       "SET #d = :d, #w = :w",
-      expiresAtSeconds === undefined ? "" : ", #e = :e",
-      version === undefined ? "" : ", #v = :next",
-      version === undefined ? " ADD #v :increment" : "",
-      expiresAtSeconds === undefined ? " REMOVE #e" : ""
+      hasExpiry ? ", #e = :e" : "",
+      hasVersion ? ", #v = :next" : " ADD #v :increment",
+      hasExpiry ? "" : " REMOVE #e"
     ].join("")
+    const made = { UpdateExpression: expression, ExpressionAttributeNames: namesIn(layout, expression, condition) }
+    texts.set(kind, made)
+    return made
+  }
+
+  const commandOf = (key: StorageKey, write: Write, { condition, returns, values, version }: Update) => {
+    const { data, expiresAtSeconds, increment, writeId } = write
+    values[":d"] = S(data)
+    values[":w"] = S(writeId)
+    if (version === undefined) values[":increment"] = N(increment)
+    else values[":next"] = N(version)
+    if (expiresAtSeconds !== undefined) values[":e"] = N(expiresAtSeconds)
+    const { ExpressionAttributeNames, UpdateExpression } = textsOf(
+      condition,
+      expiresAtSeconds !== undefined,
+      version !== undefined
+    )
     return new UpdateItemCommand({
-      TableName: layout.tableName,
+      TableName: tableName,
       Key: keyOf(layout, key),
-      UpdateExpression: expression,
+      UpdateExpression,
       ConditionExpression: condition,
-      ExpressionAttributeNames: namesIn(layout, expression, condition),
-      ExpressionAttributeValues: {
-        ...values,
-        ":d": S(data),
-        ":w": S(writeId),
-        ...(version === undefined ? { ":increment": N(increment) } : { ":next": N(version) }),
-        ...(expiresAtSeconds === undefined ? {} : { ":e": N(expiresAtSeconds) })
-      },
+      ExpressionAttributeNames,
+      ExpressionAttributeValues: values,
       ReturnValues: returns,
       ReturnValuesOnConditionCheckFailure: "ALL_OLD",
       ReturnConsumedCapacity: "TOTAL"
