@@ -8,11 +8,11 @@ import {
   type UpdateItemCommandInput
 } from "@aws-sdk/client-dynamodb"
 import * as Effect from "effect/Effect"
-import type { Engine, Full, Present, Refused, Removed, Write, Written } from "../../../Engine.ts"
+import type { Engine, Full, Present, Range, Refused, Removed, Write, Written } from "../../../Engine.ts"
 import { byteLength } from "../../../internal/utf8.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
 import type { Backend } from "../../../StorageError.ts"
-import type { StorageKey } from "../../../StorageKey.ts"
+import { maxIdBytes, type StorageKey } from "../../../StorageKey.ts"
 import type { AwsError } from "./failure.ts"
 import { type Item, idOf, keyOf, type Layout, N, namesIn, parse, partitionOf, S } from "./layout.ts"
 import { type Send, withoutSdkRetries } from "./send.ts"
@@ -221,21 +221,46 @@ const makeRemove =
     )
   }
 
+/**
+ * At or above every sort key that starts with a prefix: an id has at most 512 bytes, and U+10FFFF, of four bytes, is
+ * the last character in UTF-8.
+ */
+const endOf = (startsWith: string, idPrefix: string): string =>
+  startsWith + "\u{10FFFF}".repeat(Math.ceil((maxIdBytes - byteLength(idPrefix)) / 4))
+
+/**
+ * The sort keys of a page. A page that continues has the cursor's key as a bound of the range, which ExclusiveStartKey
+ * then excludes. With `begins_with` alone, DynamoDB Local would read every record before the page.
+ */
+const keyRangeOf = (layout: Layout, idPrefix: string, { after, order }: Pick<Range, "after" | "order">): Condition => {
+  const startsWith = `${layout.idPrefix}${idPrefix}`
+  const from = S(`${layout.idPrefix}${after}`)
+  if (after === undefined) {
+    if (startsWith === "") return { condition: "", values: {} }
+    return { condition: " AND begins_with(#sk, :sk)", values: { ":sk": S(startsWith) } }
+  }
+  if (order === "ascending") {
+    return {
+      condition: " AND #sk BETWEEN :from AND :to",
+      values: { ":from": from, ":to": S(endOf(startsWith, idPrefix)) }
+    }
+  }
+  // A key can't be compared with an empty text.
+  if (startsWith === "") return { condition: " AND #sk <= :from", values: { ":from": from } }
+  return { condition: " AND #sk BETWEEN :to AND :from", values: { ":from": from, ":to": S(startsWith) } }
+}
+
 const makeList =
   (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): Engine["list"] =>
   ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
-    const startsWith = `${layout.idPrefix}${idPrefix}`
-    const keys = startsWith === "" ? "#pk = :pk" : "#pk = :pk AND begins_with(#sk, :sk)"
+    const range = keyRangeOf(layout, idPrefix, { after, order })
+    const keys = `#pk = :pk${range.condition}`
     const command = new QueryCommand({
       TableName: layout.tableName,
       KeyConditionExpression: keys,
       FilterExpression: isLive,
       ExpressionAttributeNames: namesIn(layout, keys, isLive),
-      ExpressionAttributeValues: {
-        ":pk": partitionOf(layout, owner),
-        ":now": N(nowSeconds),
-        ...(startsWith === "" ? {} : { ":sk": S(startsWith) })
-      },
+      ExpressionAttributeValues: { ":pk": partitionOf(layout, owner), ":now": N(nowSeconds), ...range.values },
       ConsistentRead: consistentRead,
       Limit: limit,
       ScanIndexForward: order === "ascending",

@@ -126,8 +126,8 @@ export const makeSend = ({ requestTimeout = "5 seconds", tableName }: SendOption
     return Effect.callback<A | B, Backend>((resume) => {
       const controller = new AbortController()
       const clearTimer = startTimer(timeoutMillis, () => {
-        resume(timedOut(request))
         controller.abort()
+        resume(timedOut(request))
       })
       const end = (effect: Effect.Effect<A | B, Backend>) => {
         clearTimer()
