@@ -1,4 +1,4 @@
-/** The longest time, in milliseconds, for which a timer of JavaScript can wait. It fires at once if it is to wait longer. */
+/** The longest wait, in milliseconds, of a timer of JavaScript. A timer that is to wait longer fires at once. */
 const maxTimerMillis = 2 ** 31 - 1
 
 /**
