@@ -156,6 +156,29 @@ describe("updates of one record that come while it is written", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("are judged on no record that a conflict carried before they came", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const answer = yield* makeGate
+      const { gate, update } = yield* held(({ index }) =>
+        index === 0 ? { before: Effect.orDie(put(key, "theirs")), after: answer.pass } : "pass"
+      )
+      const keep: Decision<VersionedRecord> = { _tag: "Keep", answer: (current) => current as VersionedRecord }
+      const first = yield* start(
+        update((current) => (current?.data === "0" ? append("1")(current) : Effect.succeed(keep)))
+      )
+      yield* gate.open
+      yield* answer.isReached
+      yield* put(key, "newer")
+      const late = yield* start(update(() => Effect.succeed(keep)))
+      yield* answer.open
+      assert.deepStrictEqual(
+        (yield* joinAll([first, late])).map(({ data }) => data),
+        ["newer", "newer"]
+      )
+    }).pipe(onMemory)
+  )
+
   it.effect("run all again after a conflict, on the record that it carried", () =>
     Effect.gen(function* () {
       const { put } = yield* StorageBackend
@@ -278,6 +301,21 @@ describe("a caller that is interrupted", () => {
       yield* gate.open
       yield* joinAll([members[0], members[2]] as typeof members)
       assert.strictEqual((yield* other.get(key)).data, "013")
+    }).pipe(onMemory)
+  )
+
+  it.effect("is left out if its function has run, and that of another one still runs", () =>
+    Effect.gen(function* () {
+      const slow = yield* makeGate
+      const { gate, other, update } = yield* held()
+      const first = yield* start(update(append("1")))
+      const second = yield* start(update((current) => Effect.andThen(slow.pass, append("2")(current))))
+      yield* gate.open
+      yield* slow.isReached
+      yield* Fiber.interrupt(first)
+      yield* slow.open
+      yield* Fiber.join(second)
+      assert.strictEqual((yield* other.get(key)).data, "02")
     }).pipe(onMemory)
   )
 
