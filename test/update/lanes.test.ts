@@ -156,6 +156,47 @@ describe("updates of one record that come while it is written", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("are judged on no record that a group has landed or read before they came", () =>
+    Effect.gen(function* () {
+      const keep: Decision<VersionedRecord> = { _tag: "Keep", answer: (current) => current as VersionedRecord }
+      const keeping = () => Effect.succeed(keep)
+      for (const isWrite of [true, false]) {
+        const { put } = yield* StorageBackend
+        const answer = yield* makeGate
+        const { gate, update } = yield* held(({ index }) => (index === 0 ? { after: answer.pass } : "pass"))
+        const first = yield* start(update(isWrite ? append("1") : keeping))
+        yield* gate.open
+        yield* answer.isReached
+        yield* put(key, "newer")
+        const late = yield* start(update(keeping))
+        yield* answer.open
+        assert.deepStrictEqual(
+          (yield* joinAll([first, late])).map(({ data }) => data),
+          [isWrite ? "01" : "0", "newer"]
+        )
+      }
+    }).pipe(onMemory)
+  )
+
+  it.effect("find no record if the one that a group has landed expires before they run", () =>
+    Effect.gen(function* () {
+      const answer = yield* makeGate
+      const { gate, update } = yield* held(({ index }) => (index === 0 ? { after: answer.pass } : "pass"))
+      const expiring = yield* start(
+        update(() =>
+          Effect.succeed({ ...write("1"), expiresAt: DateTime.makeUnsafe(2000) } as Decision<VersionedRecord>)
+        )
+      )
+      yield* gate.open
+      yield* answer.isReached
+      const late = yield* start(update(append("2")))
+      yield* TestClock.adjust("3 seconds")
+      yield* answer.open
+      yield* Fiber.join(expiring)
+      assert.strictEqual((yield* Fiber.join(late)).data, "2")
+    }).pipe(onMemory)
+  )
+
   it.effect("are judged on no record that a conflict carried before they came", () =>
     Effect.gen(function* () {
       const { put } = yield* StorageBackend
