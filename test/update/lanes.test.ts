@@ -418,6 +418,8 @@ describe("a caller that is interrupted", () => {
       )
       yield* gate.open
       yield* second.isReached
+      // The request's fiber has gone on to this test. Now the lane sees that the request waits.
+      yield* Effect.yieldNow
       const interruptions = yield* Effect.forEach(members, (member) => start(Fiber.interrupt(member)))
       for (const interruption of interruptions) assert.isUndefined(interruption.pollUnsafe())
       yield* second.open
@@ -521,6 +523,25 @@ describe("a lane", () => {
       assert.isUndefined(late.pollUnsafe())
       yield* TestClock.adjust("20 seconds")
       assert.propertyVal(yield* Effect.flip(Fiber.join(late)), "_tag", "VersionConflict")
+    }).pipe(onMemory)
+  )
+
+  it.effect("waits after eight conflicts in a row, and then reads the record again", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const { gate, taken, update } = yield* held(({ name }) =>
+        name === "putIfVersion" ? { before: Effect.orDie(put(key, "theirs")) } : "pass"
+      )
+      const member = yield* start(update(append("1")))
+      yield* gate.open
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(
+        taken(),
+        Array.from({ length: 9 }, () => "putIfVersion")
+      )
+      yield* TestClock.adjust("50 millis")
+      assert.deepStrictEqual(taken().slice(0, 2), ["get", "putIfVersion"])
+      yield* Fiber.interrupt(member)
     }).pipe(onMemory)
   )
 
