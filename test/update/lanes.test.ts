@@ -220,6 +220,31 @@ describe("updates of one record that come while it is written", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("are judged on no record that the leader's conflict carried before they came", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const answer = yield* makeGate
+      const { backend } = yield* faulty(({ index, name }) =>
+        name === "putIfVersion" && index === 1
+          ? { before: Effect.orDie(put(key, "theirs")), after: answer.pass }
+          : "pass"
+      )
+      yield* put(key, "0")
+      const run = Update.make(backend)
+      const keep: Decision<VersionedRecord> = { _tag: "Keep", answer: (current) => current as VersionedRecord }
+      const decide: Change = (current) => (current?.data === "0" ? append("1")(current) : Effect.succeed(keep))
+      const leader = yield* start(run({ key, isShared: true, decide }))
+      yield* answer.isReached
+      yield* put(key, "newer")
+      const late = yield* start(run({ key, isShared: true, decide }))
+      yield* answer.open
+      assert.deepStrictEqual(
+        (yield* joinAll([leader, late])).map(({ data }) => data),
+        ["newer", "newer"]
+      )
+    }).pipe(onMemory)
+  )
+
   it.effect("run all again after a conflict, on the record that it carried", () =>
     Effect.gen(function* () {
       const { put } = yield* StorageBackend
