@@ -1,5 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, DateTime, Deferred, Effect, Exit, Fiber, Metric, Option, Result, Schedule, Tracer } from "effect"
+import {
+  Cause,
+  Clock,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Metric,
+  Option,
+  References,
+  Result,
+  Schedule,
+  Tracer
+} from "effect"
 import { TestClock } from "effect/testing"
 import { make } from "../../src/Engine.ts"
 import { StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
@@ -429,6 +443,30 @@ describe("a caller that is interrupted", () => {
       yield* Fiber.interrupt(leader)
       assert.strictEqual((yield* Fiber.join(member)).data, "1")
       assert.strictEqual((yield* other.get(key)).data, "1")
+    }).pipe(onMemory)
+  )
+
+  it.effect("frees the lane however far it has come", () =>
+    Effect.gen(function* () {
+      const clock = yield* Clock.Clock
+      const backend = yield* StorageBackend
+      const run = Update.make(backend)
+      for (const retrySchedule of [undefined, Schedule.recurs(3)]) {
+        const update = run({ key, isShared: true, retrySchedule, decide: append(".") })
+        // The fiber gives way after every few steps, so it can be interrupted between any two.
+        for (const steps of [4, 5, 6, 7, 8, 9, 10]) {
+          const slow = Effect.provideService(update, References.MaxOpsBeforeYield, steps)
+          let isDone = false
+          for (let turns = 0; !isDone; turns++) {
+            assert.isBelow(turns, 1000)
+            const fiber = yield* Effect.forkChild(slow)
+            for (let i = 0; i < turns; i++) yield* Effect.yieldNow
+            isDone = fiber.pollUnsafe() !== undefined
+            yield* Fiber.interrupt(fiber)
+            assert.deepStrictEqual(laneNames(backend, clock), [], `after ${turns} turns of ${steps} steps`)
+          }
+        }
+      }
     }).pipe(onMemory)
   )
 
