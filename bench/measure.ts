@@ -43,6 +43,8 @@ export interface Comparison {
   readonly contenders: readonly [Contender, ...ReadonlyArray<Contender>]
   /** How many operations a contender does where it is asked for one; 1 if it is left out. */
   readonly perRun?: number
+  /** How many times longer than usual the contenders run before they are measured. */
+  readonly warmUp?: number
 }
 
 export interface Settings {
@@ -156,9 +158,10 @@ const roundsOf = ({ quick }: Settings): Rounds =>
 export const compare = Effect.fnUntraced(function* (
   settings: Settings,
   group: string,
-  { contenders, operation, perRun = 1, setting }: Comparison
+  { contenders, operation, perRun = 1, setting, warmUp: warmUps = 1 }: Comparison
 ) {
-  const rounds = roundsOf(settings)
+  const usual = roundsOf(settings)
+  const rounds = { ...usual, warmUpNanos: usual.warmUpNanos * warmUps }
   const lanes: Array<{ contender: Contender; times: number; rounds: Array<Round> }> = []
   for (const contender of contenders) {
     lanes.push({ contender, times: yield* Effect.promise(() => warmUp(contender, rounds)), rounds: [] })

@@ -88,6 +88,8 @@ const ourItem = {
 const makePeers = [bare, documentClient, electro, toolbox, oneTable]
 
 const operationsOf = (setting: string, peers: readonly [Peer, ...ReadonlyArray<Peer>], backend: Backend) => {
+  // The SDK is much code, which is optimized only after thousands of requests.
+  const warmUp = setting === "DynamoDB Local" ? 1 : 8
   const contendersOf = (
     operation: (peer: Peer) => (i: number) => Promise<unknown>,
     ours: Contender
@@ -100,6 +102,7 @@ const operationsOf = (setting: string, peers: readonly [Peer, ...ReadonlyArray<P
     {
       operation: "get",
       setting,
+      warmUp,
       contenders: contendersOf(
         (peer) => (i) => peer.get(idOf(i % count)),
         inEffect("DynamoDb", (i) => backend.get(keyOf(i)))
@@ -108,6 +111,7 @@ const operationsOf = (setting: string, peers: readonly [Peer, ...ReadonlyArray<P
     {
       operation: "put",
       setting,
+      warmUp,
       contenders: contendersOf(
         (peer) => (i) => peer.put(idOf(i % count)),
         inEffect("DynamoDb", (i) => backend.put(keyOf(i), data))
@@ -116,6 +120,7 @@ const operationsOf = (setting: string, peers: readonly [Peer, ...ReadonlyArray<P
     {
       operation: "compare-and-set",
       setting,
+      warmUp,
       contenders: contendersOf((peer) => swapsOf(peer), ourSwaps(backend))
     }
   ]

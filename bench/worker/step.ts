@@ -1,4 +1,5 @@
 /** Runs one step of a group, and sends its figures to the process that started this one. */
+import "../oneCopy.ts"
 import { NodeRuntime } from "@effect/platform-node"
 import { Cause, Effect, Exit } from "effect"
 import type { Figure, Settings, Step } from "../measure.ts"
