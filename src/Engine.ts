@@ -2,18 +2,16 @@
  * What an engine supplies, and {@link make}, which turns that into a `StorageBackend`. This page is for authors of
  * engines; applications need only the Layer.
  */
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Base64Url from "effect/encoding/Base64Url"
-import type * as Fiber from "effect/Fiber"
 import type * as Schedule from "effect/Schedule"
-import { type Attempts, failure, makeAttempts, type Recovery } from "./engine/internal/attempts.ts"
+import { type Attempts, failure, isSuccess, makeAttempts, type Recovery } from "./engine/internal/attempts.ts"
 import * as Cursor from "./engine/internal/cursor.ts"
+import { type Instant, makeInstant } from "./engine/internal/instant.ts"
 import * as Telemetry from "./engine/internal/telemetry.ts"
 import { checkLimit } from "./internal/options.ts"
 import { toDate, toExpirySeconds } from "./internal/time.ts"
 import { byteLength, isLongerThan } from "./internal/utf8.ts"
-import { withoutStack } from "./internal/withoutStack.ts"
 import {
   type CompareAndSetOptions,
   defaultMaxDataBytes,
@@ -209,6 +207,18 @@ export interface Engine {
 }
 
 /**
+ * An engine in this process, to which reading the Clock would cost much beside the operation. Its functions get the
+ * instant unread.
+ *
+ * @internal
+ */
+export type LocalEngine = { readonly [Name in keyof Engine]: WithInstant<Engine[Name]> }
+
+type WithInstant<F> = F extends (...args: [...infer Args, nowSeconds: number]) => infer A
+  ? (...args: [...Args, now: Instant]) => A
+  : F
+
+/**
  * Settings that an engine may override.
  *
  * @category models
@@ -246,6 +256,10 @@ export interface MakeOptions {
 export const isExpired = (stored: StoredRecord, nowSeconds: number): boolean =>
   stored.expiresAtSeconds !== undefined && stored.expiresAtSeconds <= nowSeconds
 
+/** @internal */
+export const isExpiredAt = (stored: StoredRecord, now: Instant): boolean =>
+  stored.expiresAtSeconds !== undefined && stored.expiresAtSeconds <= now.seconds
+
 /**
  * Whether a stored record, or none, is what is expected.
  *
@@ -264,21 +278,24 @@ export const isExpired = (stored: StoredRecord, nowSeconds: number): boolean =>
  * @category predicates
  * @since 0.1.0
  */
-export const isAsExpected = (
-  stored: StoredRecord | undefined,
-  expectation: Expectation,
-  nowSeconds: number
-): boolean => {
-  if (stored === undefined || isExpired(stored, nowSeconds)) return expectation._tag === "Absent"
+export const isAsExpected = (stored: StoredRecord | undefined, expectation: Expectation, nowSeconds: number): boolean =>
+  isLiveAsExpected(stored !== undefined && isExpired(stored, nowSeconds) ? undefined : stored, expectation)
+
+/** @internal */
+export const isAsExpectedAt = (stored: StoredRecord | undefined, expectation: Expectation, now: Instant): boolean =>
+  isLiveAsExpected(stored !== undefined && isExpiredAt(stored, now) ? undefined : stored, expectation)
+
+const isLiveAsExpected = (live: StoredRecord | undefined, expectation: Expectation): boolean => {
+  if (live === undefined) return expectation._tag === "Absent"
   switch (expectation._tag) {
     case "Absent":
       return false
     case "Version":
-      return stored.version === expectation.version
+      return live.version === expectation.version
     case "Write":
-      return stored.version === expectation.version && stored.writeId === expectation.writeId
+      return live.version === expectation.version && live.writeId === expectation.writeId
     case "Data":
-      return stored.version === expectation.version && stored.writeId === undefined && stored.data === expectation.data
+      return live.version === expectation.version && live.writeId === undefined && live.data === expectation.data
   }
 }
 
@@ -328,7 +345,7 @@ export const isAsExpected = (
 export const make = (engine: Engine, options: MakeOptions = {}): StorageBackend["Service"] => {
   const { maxDataBytes = defaultMaxDataBytes, retrySchedule = defaultRetrySchedule, telemetry } = options
   checkLimit("maxDataBytes", maxDataBytes)
-  if (telemetry === undefined) return makeService(engine, makeAttempts(retrySchedule), maxDataBytes)
+  if (telemetry === undefined) return makeService(readingClock(engine), makeAttempts(retrySchedule), maxDataBytes)
   const { operation, request, retries } = Telemetry.make(telemetry)
   const counted: Engine = {
     ...engine,
@@ -339,7 +356,7 @@ export const make = (engine: Engine, options: MakeOptions = {}): StorageBackend[
     remove: request(engine.remove),
     list: request(engine.list)
   }
-  const service = makeService(counted, makeAttempts(retries(retrySchedule)), maxDataBytes)
+  const service = makeService(readingClock(counted), makeAttempts(retries(retrySchedule)), maxDataBytes)
   return {
     get: (key) => operation("get", service.get(key)),
     put: (...args) => operation("put", service.put(...args)),
@@ -351,9 +368,30 @@ export const make = (engine: Engine, options: MakeOptions = {}): StorageBackend[
   }
 }
 
+/**
+ * Makes the service out of an engine in this process.
+ *
+ * @internal
+ */
+export const makeLocal = (
+  engine: LocalEngine,
+  { maxDataBytes = defaultMaxDataBytes }: Pick<MakeOptions, "maxDataBytes"> = {}
+): StorageBackend["Service"] =>
+  makeService(engine, makeAttempts(defaultRetrySchedule), checkLimit("maxDataBytes", maxDataBytes))
+
 // -----------------------------------------------------------------------------
 
-const makeService = (engine: Engine, attempts: Attempts, maxDataBytes: number): StorageBackend["Service"] => ({
+/** An engine as one that gets the instant unread. The Clock is read before each request that needs the instant. */
+const readingClock = (engine: Engine): LocalEngine => ({
+  ...engine,
+  put: (key, write, now) => engine.put(key, write, now.seconds),
+  swap: (key, write, expectation, now) => engine.swap(key, write, expectation, now.seconds),
+  remove: (key, expectation, now) => engine.remove(key, expectation, now.seconds),
+  list: (prefix, range, now) => engine.list(prefix, range, now.seconds),
+  cleanup: (now) => engine.cleanup(now.seconds)
+})
+
+const makeService = (engine: LocalEngine, attempts: Attempts, maxDataBytes: number): StorageBackend["Service"] => ({
   ...makeReads(engine, attempts),
   ...makeWrites(engine, attempts, maxDataBytes),
   ...makeRemovals(engine, attempts)
@@ -361,30 +399,37 @@ const makeService = (engine: Engine, attempts: Attempts, maxDataBytes: number): 
 
 type Service = StorageBackend["Service"]
 
-const makeReads = (engine: Engine, { read }: Attempts): Pick<Service, "get" | "listByPrefix" | "cleanupExpired"> => {
+// An engine in this process does its work at once, and returns a finished `Exit`. The service then answers at once as
+// well: `isSuccess` comes before all closures that only a request across a network needs. In memory, those closures and
+// the fiber's steps between them would take longer than the operation.
+
+const makeReads = (
+  engine: LocalEngine,
+  { read }: Attempts
+): Pick<Service, "get" | "listByPrefix" | "cleanupExpired"> => {
   const readForGet = engine.readEventually ?? engine.read
   return {
     get: (key) =>
-      Effect.withFiber((fiber) =>
-        Effect.flatMapEager(
-          read("get", () => readForGet(key)),
-          (stored) =>
-            stored === undefined || isExpired(stored, nowSecondsOf(fiber))
-              ? Effect.fail(recordNotFound(key))
-              : Effect.succeed(toRecord(key, stored))
+      Effect.withFiber((fiber): ReturnType<Service["get"]> => {
+        const first = readForGet(key)
+        if (isSuccess(first)) return found(key, first.value, makeInstant(fiber))
+        return Effect.flatMap(
+          read("get", first, () => readForGet(key)),
+          (stored) => found(key, stored, makeInstant(fiber))
         )
-      ),
+      }),
 
     listByPrefix: Effect.fnUntraced(function* (prefix, { cursor, limit = 100, order = "ascending" } = {}) {
       const problem = problemOfPage(limit, order)
       if (problem !== undefined) return yield* Effect.die(problem)
       let after = cursor === undefined ? undefined : Cursor.decode(prefix, order, cursor)
       if (cursor !== undefined && after === undefined) return yield* new StorageError.InvalidCursor()
-      const nowSeconds = yield* Effect.withFiber((fiber) => Effect.succeed(nowSecondsOf(fiber)))
+      const now = yield* Effect.withFiber((fiber) => Effect.succeed(makeInstant(fiber)))
       const records: Array<VersionedRecord> = []
       for (let requests = 0; requests < maxRequestsPerPage; requests++) {
         const range = { after, limit: limit - records.length, order }
-        const chunk = yield* read("listByPrefix", () => engine.list(prefix, range, nowSeconds))
+        const list = () => engine.list(prefix, range, now)
+        const chunk = yield* read("listByPrefix", list(), list)
         for (const stored of chunk.records) {
           records.push(toRecord(StorageKey.unchecked(prefix.owner, stored.id), stored))
         }
@@ -395,14 +440,29 @@ const makeReads = (engine: Engine, { read }: Attempts): Pick<Service, "get" | "l
     }),
 
     cleanupExpired: Effect.withFiber((fiber) => {
-      const nowSeconds = nowSecondsOf(fiber)
-      return read("cleanupExpired", () => engine.cleanup(nowSeconds))
+      const now = makeInstant(fiber)
+      const cleanup = () => engine.cleanup(now)
+      return read("cleanupExpired", cleanup(), cleanup)
     })
   }
 }
 
+const found = (key: StorageKey.StorageKey, stored: StoredRecord | undefined, now: Instant) =>
+  stored === undefined || isExpiredAt(stored, now)
+    ? Effect.fail(StorageError.recordNotFound(key))
+    : Effect.succeed(toRecord(key, stored))
+
+/** A write as it was asked for. If nothing is expected, it is a `put`. */
+interface Request {
+  readonly operation: "put" | "putIfVersion"
+  readonly key: StorageKey.StorageKey
+  readonly write: Write
+  readonly expectation: Expectation | undefined
+  readonly now: Instant
+}
+
 const makeWrites = (
-  engine: Engine,
+  engine: LocalEngine,
   { read, write }: Attempts,
   maxDataBytes: number
 ): Pick<Service, "put" | "putIfVersion"> => {
@@ -415,28 +475,38 @@ const makeWrites = (
     increment: options?.increment === undefined ? 1 : checkIncrement(options.increment)
   })
 
+  const send = ({ expectation, key, now, write }: Request) =>
+    expectation === undefined ? engine.put(key, write, now) : engine.swap(key, write, expectation, now)
+
   const lookFor = (key: StorageKey.StorageKey): Recovery<Refused> => ({
     _tag: "LookFor",
     read: () =>
-      Effect.mapEager(
-        read("get", () => engine.read(key)),
+      Effect.map(
+        read("get", engine.read(key), () => engine.read(key)),
         (current) => ({ _tag: "Refused", current })
       )
   })
+
+  const run = <E>(request: Request, toRefusal: ToRefusal<E>) => {
+    const first = send(request)
+    if (isSuccess(first)) return settleWrite(request, toRefusal, first.value, undefined)
+    return write(
+      request.operation,
+      first,
+      () => send(request),
+      request.expectation?._tag === "Write" ? { _tag: "SendAgain" } : lookFor(request.key),
+      (answer, ambiguity) => settleWrite(request, toRefusal, answer, ambiguity)
+    )
+  }
 
   return {
     put: (key, data, options) =>
       Effect.withFiber((fiber): ReturnType<Service["put"]> => {
         const invalid = problemOfData(key, data, maxDataBytes)
         if (invalid !== undefined) return Effect.fail(invalid)
-        const nowSeconds = nowSecondsOf(fiber)
-        const made = makeWrite(data, options)
-        return write(
-          "put",
-          () => engine.put(key, made, nowSeconds),
-          lookFor(key),
-          settleWrite("put", key, made, (answer) => capacityExceeded(key, answer))
-        )
+        const write = makeWrite(data, options)
+        const request: Request = { operation: "put", key, write, expectation: undefined, now: makeInstant(fiber) }
+        return run(request, putRefusal)
       }),
 
     putIfVersion: (key, data, expected, options) =>
@@ -444,81 +514,101 @@ const makeWrites = (
         const expectation = toExpectation(expected)
         const invalid = problemOfData(key, data, maxDataBytes)
         if (invalid !== undefined) return Effect.fail(invalid)
-        const nowSeconds = nowSecondsOf(fiber)
-        const made = makeWrite(data, options)
-        return write(
-          "putIfVersion",
-          () => engine.swap(key, made, expectation, nowSeconds),
-          expectation._tag === "Write" ? { _tag: "SendAgain" } : lookFor(key),
-          settleWrite("putIfVersion", key, made, (answer) =>
-            answer._tag === "Full" || isAsExpected(answer.current, expectation, nowSeconds)
-              ? capacityExceeded(key, answer)
-              : refusal(key, answer.current, expectation, nowSeconds)
-          )
-        )
+        const write = makeWrite(data, options)
+        const request: Request = { operation: "putIfVersion", key, write, expectation, now: makeInstant(fiber) }
+        return run(request, swapRefusal)
       })
   }
 }
 
-const makeRemovals = (engine: Engine, { write }: Attempts): Pick<Service, "delete" | "deleteIfVersion"> => ({
+const makeRemovals = (engine: LocalEngine, { write }: Attempts): Pick<Service, "delete" | "deleteIfVersion"> => ({
   delete: (key) =>
     Effect.withFiber((fiber) => {
-      const nowSeconds = nowSecondsOf(fiber)
-      return write(
-        "delete",
-        () => engine.remove(key, undefined, nowSeconds),
-        undefined,
-        (answer) => Effect.succeed(answer._tag === "Removed")
-      )
+      const now = makeInstant(fiber)
+      const remove = () => engine.remove(key, undefined, now)
+      const first = remove()
+      if (isSuccess(first)) return Effect.succeed(first.value._tag === "Removed")
+      return write("delete", first, remove, undefined, (answer) => Effect.succeed(answer._tag === "Removed"))
     }),
 
   deleteIfVersion: (key, expected) =>
-    Effect.withFiber((fiber) => {
+    Effect.withFiber((fiber): ReturnType<Service["deleteIfVersion"]> => {
       const decoded = toExpectation(expected)
       // No record that is there has version 0, so a removal that expects it is refused with the truth.
       const expectation: Present = decoded._tag === "Absent" ? { _tag: "Version", version: 0 } : decoded
-      const nowSeconds = nowSecondsOf(fiber)
+      const now = makeInstant(fiber)
+      const remove = () => engine.remove(key, expectation, now)
+      const first = remove()
+      if (isSuccess(first)) return settleRemoval(key, expectation, now, first.value, undefined)
       return write(
         "deleteIfVersion",
-        () => engine.remove(key, expectation, nowSeconds),
+        first,
+        remove,
         expectation._tag === "Write" ? { _tag: "SendAgain" } : undefined,
-        (answer, ambiguity) => {
-          if (answer._tag === "Removed") return Effect.void
-          return Effect.fail(
-            ambiguity === undefined
-              ? refusal(key, answer.current, expectation, nowSeconds)
-              : failure("deleteIfVersion", "unknown", ambiguity)
-          )
-        }
+        (answer, ambiguity) => settleRemoval(key, expectation, now, answer, ambiguity)
       )
     })
 })
 
 /** Promise 3: if the record that comes back carries this write's id, the write succeeded, even if it was refused. */
-const settleWrite =
-  <E>(operation: string, key: StorageKey.StorageKey, write: Write, toRefusal: (answer: Refused | Full) => E) =>
-  (answer: Written | Refused | Full, ambiguity: StorageError.Backend | undefined) => {
-    if (answer._tag === "Written") return Effect.succeed(toRecord(key, { ...write, version: answer.version }))
-    if (answer._tag === "Refused" && answer.current?.writeId === write.writeId) {
-      return Effect.succeed(toRecord(key, answer.current))
-    }
-    return Effect.fail(ambiguity === undefined ? toRefusal(answer) : failure(operation, "unknown", ambiguity))
+const settleWrite = <E>(
+  request: Request,
+  toRefusal: ToRefusal<E>,
+  answer: Written | Refused | Full,
+  ambiguity: StorageError.Backend | undefined
+): Effect.Effect<VersionedRecord, E | StorageError.Backend> => {
+  const { key, operation, write } = request
+  if (answer._tag === "Written") return Effect.succeed(toWrittenRecord(key, write, answer.version))
+  if (answer._tag === "Refused" && answer.current?.writeId === write.writeId) {
+    return Effect.succeed(toRecord(key, answer.current))
   }
+  return Effect.fail(ambiguity === undefined ? toRefusal(request, answer) : failure(operation, "unknown", ambiguity))
+}
+
+type ToRefusal<E> = (request: Request, answer: Refused | Full) => E
+
+const putRefusal = ({ key }: Request, answer: Refused | Full) => capacityExceeded(key, answer)
+
+const swapRefusal = ({ expectation, key, now }: Request, answer: Refused | Full) =>
+  answer._tag === "Full" || expectation === undefined || isAsExpectedAt(answer.current, expectation, now)
+    ? capacityExceeded(key, answer)
+    : refusal(key, answer.current, expectation, now)
+
+const settleRemoval = (
+  key: StorageKey.StorageKey,
+  expectation: Present,
+  now: Instant,
+  answer: Removed | Refused,
+  ambiguity: StorageError.Backend | undefined
+): ReturnType<Service["deleteIfVersion"]> => {
+  if (answer._tag === "Removed") return Effect.void
+  if (ambiguity !== undefined) return Effect.fail(failure("deleteIfVersion", "unknown", ambiguity))
+  return Effect.fail(refusal(key, answer.current, expectation, now))
+}
 
 // -----------------------------------------------------------------------------
 
 /** Promise 6: a page examines a bounded number of stored records. */
 const maxRequestsPerPage = 4
 
-const nowSecondsOf = (fiber: Fiber.Fiber<unknown, unknown>): number =>
-  Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
-
-/** A random nonce of 128 bits and a counter: as unique as a random id for each write, and far cheaper. */
+/**
+ * A random nonce of 128 bits and a counter: as unique as a random id for each write, and far cheaper. The last digits
+ * of the counter come from a table, since each writing of a number would take a tenth of a write's time, and a string
+ * more for each record.
+ */
 const makeWriteIds = (): (() => string) => {
   const nonce = Base64Url.encode(crypto.getRandomValues(new Uint8Array(16)))
+  let prefix = ""
   let count = 0
-  return () => `${nonce}.${(count++).toString(36)}`
+  return () => {
+    const last = count % lastDigits.length
+    if (last === 0) prefix = `${nonce}.${(count / lastDigits.length).toString(36)}`
+    count++
+    return prefix + lastDigits[last]
+  }
 }
+
+const lastDigits = Array.from({ length: 36 ** 2 }, (_, number) => number.toString(36).padStart(2, "0"))
 
 /** Decodes what the caller expects. What can't be a version throws, and so is a defect. */
 const toExpectation = (expected: Expected): Expectation => {
@@ -565,6 +655,14 @@ const toRecord = (key: StorageKey.StorageKey, stored: StoredRecord): VersionedRe
   expiresAt: stored.expiresAtSeconds === undefined ? undefined : toDate(stored.expiresAtSeconds)
 })
 
+const toWrittenRecord = (key: StorageKey.StorageKey, write: Write, version: number): VersionedRecord => ({
+  key,
+  data: write.data,
+  version,
+  writeId: write.writeId,
+  expiresAt: write.expiresAtSeconds === undefined ? undefined : toDate(write.expiresAtSeconds)
+})
+
 /** If a write was refused although what it expected was there, it would have gone past the last version. */
 const capacityExceeded = (key: StorageKey.StorageKey, answer: Refused | Full): StorageError.CapacityExceeded =>
   new StorageError.CapacityExceeded(
@@ -573,17 +671,13 @@ const capacityExceeded = (key: StorageKey.StorageKey, answer: Refused | Full): S
       : { key, resource: "Versions", limit: maxVersion, actual: maxVersion + 1 }
   )
 
-const recordNotFound = (key: StorageKey.StorageKey): StorageError.RecordNotFound =>
-  withoutStack(() => new StorageError.RecordNotFound({ key }))
-
 const refusal = (
   key: StorageKey.StorageKey,
   stored: StoredRecord | undefined,
   expectation: Expectation,
-  nowSeconds: number
+  now: Instant
 ): StorageError.RecordNotFound | StorageError.VersionConflict => {
-  if (stored === undefined || isExpired(stored, nowSeconds)) return recordNotFound(key)
+  if (stored === undefined || isExpiredAt(stored, now)) return StorageError.recordNotFound(key)
   const expected = expectation._tag === "Absent" ? 0 : expectation.version
-  const current = toRecord(key, stored)
-  return withoutStack(() => new StorageError.VersionConflict({ key, expected, actual: stored.version, current }))
+  return StorageError.versionConflict(key, expected, stored.version, toRecord(key, stored))
 }

@@ -3,8 +3,16 @@
  * that can fail with it. Messages name keys. No error shows record data or credentials.
  */
 import * as Schema from "effect/Schema"
+import type * as Types from "effect/Types"
+import { withoutStack } from "./internal/withoutStack.ts"
 import { StorageKey } from "./StorageKey.ts"
 import type { VersionedRecord } from "./VersionedRecord.ts"
+
+/**
+ * Where Effect's constructor of errors keeps the fields once more, in a hidden property. `toJSON` and `Equal` read it.
+ * Errors that {@link withoutFields} begins lack the property, so their classes have a getter in its place.
+ */
+const plainArgs: unique symbol = Symbol.for("effect/Data/Error/plainArgs")
 
 /**
  * The key has no live record. Either no record was written there, or the record was deleted, or it has expired.
@@ -30,6 +38,11 @@ export class RecordNotFound extends Schema.TaggedError<RecordNotFound>("effect-v
   "RecordNotFound",
   { key: StorageKey }
 ) {
+  /** @internal */
+  get [plainArgs](): object {
+    return { ...this }
+  }
+
   override get message(): string {
     return `No record at ${this.key}`
   }
@@ -62,8 +75,37 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-ver
   "AlreadyExists",
   { key: StorageKey }
 ) {
+  /** @internal */
+  get [plainArgs](): object {
+    return { ...this }
+  }
+
   override get message(): string {
     return `There is a record at ${this.key} already`
+  }
+}
+
+class Same {
+  constructor(object: object) {
+    // biome-ignore lint/correctness/noConstructorReturn: a subclass adds its private field to what is returned here.
+    return object
+  }
+}
+
+/**
+ * Adds the current record to a conflict, as a private field that not even an inspection of hidden properties shows. The
+ * field is not in `VersionConflict` itself, since {@link versionConflict} does not run the constructor of that class.
+ */
+class Current extends Same {
+  readonly #record: VersionedRecord | undefined
+
+  constructor(conflict: VersionConflict, record: VersionedRecord | undefined) {
+    super(conflict)
+    this.#record = record
+  }
+
+  static of(conflict: object): VersionedRecord | undefined {
+    return #record in conflict ? conflict.#record : undefined
   }
 }
 
@@ -100,9 +142,6 @@ export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect
   "VersionConflict",
   { key: StorageKey, expected: Schema.Int, actual: Schema.Int }
 ) {
-  // Private and behind a getter, so that not even an inspection of hidden properties shows the record's data.
-  readonly #current: VersionedRecord | undefined
-
   constructor(
     props: {
       readonly key: StorageKey
@@ -114,18 +153,64 @@ export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect
   ) {
     const { current, ...fields } = props
     super(fields, options)
-    this.#current = current
+    new Current(this, current)
   }
 
   /** The record at the key, if the engine returned it with the refusal. */
   get current(): VersionedRecord | undefined {
-    return this.#current
+    return Current.of(this)
+  }
+
+  /** @internal */
+  get [plainArgs](): object {
+    return { ...this }
   }
 
   override get message(): string {
     const found = this.actual === this.expected ? `another record of version ${this.actual}` : `version ${this.actual}`
     return `Expected ${this.expected === 0 ? "no record" : `version ${this.expected}`} at ${this.key}, found ${found}`
   }
+}
+
+/**
+ * An error of a class, still without its fields. It is for outcomes that are ordinary, and so must cost what a value
+ * costs: Schema's constructor would check the fields, and take most of the time of a lost compare-and-set. The fields
+ * need no check, since the key has been checked and the rest comes from the engine. So only the constructor of `Error`
+ * runs.
+ */
+const withoutFields = <E extends Error>(errorClass: abstract new (...args: never) => E): Types.Mutable<E> =>
+  withoutStack(() => Reflect.construct(Error, [], errorClass) as E)
+
+/** @internal */
+export const recordNotFound = (key: StorageKey): RecordNotFound => {
+  const error = withoutFields(RecordNotFound)
+  error._tag = "RecordNotFound"
+  error.key = key
+  return error
+}
+
+/** @internal */
+export const alreadyExists = (key: StorageKey): AlreadyExists => {
+  const error = withoutFields(AlreadyExists)
+  error._tag = "AlreadyExists"
+  error.key = key
+  return error
+}
+
+/** @internal */
+export const versionConflict = (
+  key: StorageKey,
+  expected: number,
+  actual: number,
+  current: VersionedRecord
+): VersionConflict => {
+  const error = withoutFields(VersionConflict)
+  error._tag = "VersionConflict"
+  error.key = key
+  error.expected = expected
+  error.actual = actual
+  new Current(error, current)
+  return error
 }
 
 /**

@@ -6,18 +6,19 @@
  */
 import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
-import { backoff } from "./internal/backoff.ts"
-import { withoutStack } from "./internal/withoutStack.ts"
+import { fullJitterFor } from "./internal/backoff.ts"
 import { type ListOptions, StorageBackend, type VersionedRecord, type WriteOptions } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
 import * as StorageKey from "./StorageKey.ts"
 import * as StoragePrefix from "./StoragePrefix.ts"
-import * as UpdateLoop from "./update/loop.ts"
+import type { Decision } from "./update/attempt.ts"
+import * as Update from "./update/run.ts"
 
 /**
  * The address of a record in a store. The store puts its own `idPrefix` before the id.
@@ -473,9 +474,12 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   readonly stream: (options: ListingOptions) => Stream.Stream<Record<A>, ReadError, RD>
 }
 
+export { GroupCommit } from "./update/run.ts"
+
 /**
- * How a conflict is retried by default: the first time at once and from the record that the conflict carried, then
- * exponentially from 20 ms, capped at 1 s before a jitter of 20%, at most 10 times in all.
+ * How an update that runs alone is retried by default, for schedules that are made from it. The first retry is at
+ * once. Each later one waits for a random part of a delay that doubles from 20 ms up to 1 s, for 30 seconds in all.
+ * Without a schedule of its own, an update shares writes with others: see {@link GroupCommit}.
  *
  * The first retry never waits, whatever the schedule says. The schedule only says whether there is one.
  *
@@ -496,7 +500,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
  * @category configuration
  * @since 0.1.0
  */
-export const defaultRetrySchedule: Schedule.Schedule<unknown> = backoff("10 millis", 10)
+export const defaultRetrySchedule: Schedule.Schedule<unknown> = fullJitterFor("10 millis", "30 seconds")
 
 /**
  * Makes a store of the records whose ids start with `idPrefix`. Values are stored as JSON. A Schema may have another
@@ -529,6 +533,7 @@ export const defaultRetrySchedule: Schedule.Schedule<unknown> = backoff("10 mill
 export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(options: {
   readonly idPrefix: string
   readonly schema: S
+  /** How a conflict is retried. Updates with a schedule of their own share no writes. */
   readonly retrySchedule?: Schedule.Schedule<unknown, StorageError.VersionConflict> | undefined
 }): Effect.fn.Return<
   VersionedStore<S["Type"], S["DecodingServices"], S["EncodingServices"]>,
@@ -536,35 +541,15 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
   StorageBackend
 > {
   type A = S["Type"]
-  type RD = S["DecodingServices"]
-  type Self = VersionedStore<A, RD, S["EncodingServices"]>
+  type Self = VersionedStore<A, S["DecodingServices"], S["EncodingServices"]>
 
   const backend = yield* StorageBackend
-  const { idPrefix, retrySchedule = defaultRetrySchedule, schema } = options
+  const { idPrefix, schema } = options
   const invalid = StorageKey.checkPart("idPrefix", idPrefix, StorageKey.maxIdBytes)
   if (invalid !== undefined) return yield* invalid
 
   const codec = makeCodec(idPrefix, schema)
   const { decode, locate, write } = codec
-  const change = makeChange(backend, codec, retrySchedule)
-
-  const modifyOption = <B, E, R>(
-    key: Key,
-    f: (value: A) => Effect.Effect<readonly [B, Option.Option<A>], E, R>,
-    options: UpdateOptions | undefined
-  ) => change(key, (key) => Effect.fail(withoutStack(() => new StorageError.RecordNotFound({ key }))), f, options)
-
-  const modifyEffect: Self["modifyEffect"] = (key, f, options) =>
-    Effect.map(
-      modifyOption(key, (value) => Effect.map(f(value), ([answer, next]) => [answer, Option.some(next)]), options),
-      ([answer]) => answer
-    )
-
-  const updateEffect: Self["updateEffect"] = (key, f, options) =>
-    Effect.map(
-      modifyOption(key, (value) => Effect.map(f(value), (next) => [undefined, Option.some(next)]), options),
-      ([, record]) => record
-    )
 
   const list: Self["list"] = Effect.fnUntraced(function* (options) {
     const { idPrefix: more = "", owner } = options
@@ -574,12 +559,13 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
   })
 
   const self: Self = {
-    get: (key) => Effect.flatMap(Effect.flatMap(locate(key), backend.get), decode),
+    ...makeUpdates(makeChange(backend, codec, options.retrySchedule)),
+    get: (key) => Effect.flatMapEager(locate(key), (key) => Effect.flatMap(backend.get(key), decode)),
     create: (key, value, options) =>
       Effect.flatMap(locate(key), (key) =>
         write(key, value, (data) => backend.putIfVersion(key, data, 0, options)).pipe(
           Effect.catchTags({
-            VersionConflict: () => Effect.fail(withoutStack(() => new StorageError.AlreadyExists({ key }))),
+            VersionConflict: () => Effect.fail(StorageError.alreadyExists(key)),
             RecordNotFound: Effect.die
           })
         )
@@ -587,34 +573,12 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
     set: (key, value, options) =>
       Effect.flatMap(locate(key), (key) => write(key, value, (data) => backend.put(key, data, options))),
     setIfVersion: ({ stored }, value, options) =>
-      write(stored.key, value, (data) =>
-        backend.putIfVersion(stored.key, data, stored, { expiresAt: resolveExpiry(options?.expiresAt, stored) })
+      Effect.suspend(() =>
+        write(stored.key, value, (data) =>
+          backend.putIfVersion(stored.key, data, stored, { expiresAt: resolveExpiry(options?.expiresAt, stored) })
+        )
       ),
-    update: (key, f, options) => updateEffect(key, (value) => Effect.succeed(f(value)), options),
-    updateEffect,
-    updateSome: (key, f, options) =>
-      Effect.map(
-        modifyOption(key, (value) => Effect.succeed([undefined, f(value)]), options),
-        ([, record]) => record
-      ),
-    modify: (key, f, options) => modifyEffect(key, (value) => Effect.succeed(f(value)), options),
-    modifyEffect,
-    modifySome: (key, f, options) =>
-      Effect.map(
-        modifyOption(key, (value) => Effect.succeed(f(value)), options),
-        ([answer]) => answer
-      ),
-    upsert: (key, f, options) =>
-      Effect.map(
-        change(
-          key,
-          () => Effect.sync(() => [undefined, f(Option.none())]),
-          (value) => Effect.succeed([undefined, Option.some(f(Option.some(value)))]),
-          options
-        ),
-        ([, record]) => record
-      ),
-    remove: (key) => Effect.flatMap(locate(key), backend.delete),
+    remove: (key) => Effect.flatMapEager(locate(key), backend.delete),
     removeIfVersion: ({ stored }) => backend.deleteIfVersion(stored.key, stored),
     list,
     stream: (options) =>
@@ -635,14 +599,15 @@ type Codec<S extends Schema.Constraint> = ReturnType<typeof makeCodec<S>>
 /** Where the records of a store are, and how they are written as JSON. */
 const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => {
   type A = S["Type"]
-  const json = Schema.fromJsonString(Schema.toCodecJson(schema))
-  const decodeJson = Schema.decodeEffect(json)
-  const encodeJson = Schema.encodeEffect(json)
+  const { decodeData, encodeValue } = makeJson(schema)
 
-  const withKeyInIssue = (key: StorageKey.StorageKey) =>
-    Effect.mapErrorEager(
-      (error: Schema.SchemaError) => new Schema.SchemaError(new SchemaIssue.Pointer([String(key)], error.issue))
-    )
+  const withKeyInIssue = <B, R>(key: StorageKey.StorageKey, effect: Effect.Effect<B, Schema.SchemaError, R>) =>
+    isSuccess(effect)
+      ? effect
+      : Effect.mapErrorEager(
+          effect,
+          (error) => new Schema.SchemaError(new SchemaIssue.Pointer([String(key)], error.issue))
+        )
 
   const toRecord = (stored: VersionedRecord, value: A): Record<A> => ({
     key: { owner: stored.key.owner, id: stored.key.id.slice(idPrefix.length) },
@@ -655,7 +620,7 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
   const encode = (
     key: StorageKey.StorageKey,
     value: A
-  ): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => withKeyInIssue(key)(encodeJson(value))
+  ): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => withKeyInIssue(key, encodeValue(value))
 
   return {
     locate: ({ id, owner }: Key) =>
@@ -665,68 +630,190 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
     encode,
 
     decode: (stored: VersionedRecord): Effect.Effect<Record<A>, Schema.SchemaError, S["DecodingServices"]> =>
-      Effect.mapEager(withKeyInIssue(stored.key)(decodeJson(stored.data)), (value) => toRecord(stored, value)),
+      Effect.mapEager(withKeyInIssue(stored.key, decodeData(stored.data)), (value) => toRecord(stored, value)),
 
-    /** Encodes a value and writes it. Returns the record as written. JSON has no lone surrogates. */
-    write: <E>(
+    /** Encodes a value and writes it. Returns the record as written. */
+    write: <E extends { readonly _tag: string }>(
       key: StorageKey.StorageKey,
       value: A,
       put: (data: string) => Effect.Effect<VersionedRecord, E | StorageError.InvalidData>
     ) =>
-      encode(key, value).pipe(
-        Effect.flatMapEager((data) => Effect.catchTag(put(data), "InvalidData", Effect.die)),
-        Effect.mapEager((stored) => toRecord(stored, value))
+      Effect.flatMapEager(encode(key, value), (data) =>
+        Effect.matchEffect(put(data), {
+          onSuccess: (stored) => Effect.succeed(toRecord(stored, value)),
+          // The data is JSON, which has no lone surrogates.
+          onFailure: (error): Effect.Effect<never, E> => (isInvalidData(error) ? Effect.die(error) : Effect.fail(error))
+        })
       )
   }
 }
 
+const isInvalidData = (error: { readonly _tag: string }): error is StorageError.InvalidData =>
+  error._tag === "InvalidData"
+
+/** Whether an Effect has its answer already. */
+const isSuccess = <B, E, R>(effect: Effect.Effect<B, E, R>): effect is Exit.Success<B> =>
+  Exit.isExit(effect) && Exit.isSuccess(effect)
+
 /**
- * The core of all updates: returns what the function returned beside the next value, and the record as written, or as
- * it is if there is no next value. If there is no record, `onAbsent` says what to create, or fails.
+ * Decodes and encodes JSON. Most Schemas do so at once, and the Effect is a finished `Exit`. The codec from a string
+ * never answers at once and costs several times as much, so it only makes the errors.
+ */
+const makeJson = <S extends Schema.Constraint>(schema: S) => {
+  const fromString = Schema.fromJsonString(Schema.toCodecJson(schema))
+  const decodeString = Schema.decodeEffect(fromString)
+  const encodeString = Schema.encodeEffect(fromString)
+  const decodeJson = Schema.decodeUnknownEffect(Schema.toCodecJson(schema))
+  const encodeJson = Schema.encodeEffect(Schema.toCodecJson(schema))
+  return {
+    decodeData: (data: string): Effect.Effect<S["Type"], Schema.SchemaError, S["DecodingServices"]> => {
+      let json: unknown
+      try {
+        json = JSON.parse(data)
+      } catch {
+        return decodeString(data)
+      }
+      const decoded = decodeJson(json)
+      return isSuccess(decoded) ? decoded : decodeString(data)
+    },
+
+    encodeValue: (value: S["Type"]): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => {
+      const encoded = encodeJson(value)
+      if (!isSuccess(encoded)) return encodeString(value)
+      const data = toJson(encoded.value)
+      return data === undefined ? encodeString(value) : Effect.succeed(data)
+    }
+  }
+}
+
+/** The JSON of a value, or undefined if it has none. */
+const toJson = (value: unknown): string | undefined => {
+  try {
+    return JSON.stringify(value)
+  } catch {
+    return undefined
+  }
+}
+
+type Change<S extends Schema.Constraint> = ReturnType<typeof makeChange<S>>
+
+/**
+ * The core of all updates. Returns what `answer` makes of what the function returned beside the next value, and of the
+ * record as written, or as it is if there is no next value. If there is no record, `onAbsent` says what to create, or
+ * fails.
  */
 const makeChange = <S extends Schema.Constraint>(
   backend: StorageBackend["Service"],
   { decode, encode, locate, toRecord }: Codec<S>,
-  defaultSchedule: NonNullable<UpdateOptions["retrySchedule"]>
+  defaultSchedule: UpdateOptions["retrySchedule"]
 ) => {
   type A = S["Type"]
-  return <B, E1, E2, R>(
+  const run = Update.make(backend)
+  return <B, C, E1, E2, R>(
     key: Key,
+    isShared: boolean,
     onAbsent: (key: StorageKey.StorageKey) => Effect.Effect<readonly [B, A], E1>,
     onPresent: (value: A) => Effect.Effect<readonly [B, Option.Option<A>], E2, R>,
-    { expiresAt, retrySchedule = defaultSchedule }: UpdateOptions = {}
+    answer: (beside: B, record: Record<A>) => C,
+    options: UpdateOptions | undefined
   ) =>
-    Effect.flatMap(locate(key), (key) => {
+    Effect.flatMapEager(locate(key), (key) => {
+      const expiresAt = options?.expiresAt
       const write = (beside: B, value: A, current: VersionedRecord | undefined) =>
-        Effect.map(
+        Effect.mapEager(
           encode(key, value),
-          (data): UpdateLoop.Decision<readonly [B, Record<A>]> => ({
+          (data): Decision<C> => ({
             _tag: "Write",
             data,
             expiresAt: resolveExpiry(expiresAt, current),
-            answer: (stored) => [beside, toRecord(stored, value)]
+            answer: (stored) => answer(beside, toRecord(stored, value))
           })
         )
-      const decide = Effect.fnUntraced(function* (
+      // Without generators: if the codec and the function answer at once, so does the decision.
+      const decide = (
         current: VersionedRecord | undefined
-      ): Effect.fn.Return<
-        UpdateLoop.Decision<readonly [B, Record<A>]>,
+      ): Effect.Effect<
+        Decision<C>,
         E1 | E2 | Schema.SchemaError,
         R | S["DecodingServices"] | S["EncodingServices"]
-      > {
+      > => {
         if (current === undefined) {
-          const [beside, value] = yield* onAbsent(key)
-          return yield* write(beside, value, current)
+          return Effect.flatMapEager(onAbsent(key), ([beside, value]) => write(beside, value, current))
         }
-        const record = yield* decode(current)
-        const [beside, next] = yield* onPresent(record.value)
-        return Option.isNone(next)
-          ? { _tag: "Keep", answer: [beside, record] }
-          : yield* write(beside, next.value, current)
-      })
-      return UpdateLoop.run({ backend, key, decide, retrySchedule })
+        return Effect.flatMapEager(decode(current), ({ value }) =>
+          Effect.flatMapEager(
+            onPresent(value),
+            ([beside, next]): Effect.Effect<Decision<C>, Schema.SchemaError, S["EncodingServices"]> =>
+              Option.isSome(next)
+                ? write(beside, next.value, current)
+                : Effect.succeed({
+                    _tag: "Keep",
+                    answer: (stored) => answer(beside, toRecord(stored ?? current, value))
+                  })
+          )
+        )
+      }
+      return run({ key, decide, isShared, retrySchedule: options?.retrySchedule ?? defaultSchedule })
     })
 }
+
+/** The updates of a store. Those whose function is no Effect may share writes. */
+const makeUpdates = <S extends Schema.Constraint>(
+  change: Change<S>
+): Pick<
+  VersionedStore<S["Type"], S["DecodingServices"], S["EncodingServices"]>,
+  "update" | "updateEffect" | "updateSome" | "modify" | "modifyEffect" | "modifySome" | "upsert"
+> => ({
+  update: (key, f, options) =>
+    change(key, true, notFound, (value) => Effect.succeed([undefined, Option.some(f(value))]), record, options),
+  updateEffect: (key, f, options) =>
+    change(
+      key,
+      false,
+      notFound,
+      (value) => Effect.map(f(value), (next) => [undefined, Option.some(next)]),
+      record,
+      options
+    ),
+  updateSome: (key, f, options) =>
+    change(key, true, notFound, (value) => Effect.succeed([undefined, f(value)]), record, options),
+  modify: (key, f, options) =>
+    change(
+      key,
+      true,
+      notFound,
+      (value) => {
+        const [answer, next] = f(value)
+        return Effect.succeed([answer, Option.some(next)])
+      },
+      beside,
+      options
+    ),
+  modifyEffect: (key, f, options) =>
+    change(
+      key,
+      false,
+      notFound,
+      (value) => Effect.map(f(value), ([answer, next]) => [answer, Option.some(next)]),
+      beside,
+      options
+    ),
+  modifySome: (key, f, options) => change(key, true, notFound, (value) => Effect.succeed(f(value)), beside, options),
+  upsert: (key, f, options) =>
+    change(
+      key,
+      true,
+      () => Effect.succeed([undefined, f(Option.none())]),
+      (value) => Effect.succeed([undefined, Option.some(f(Option.some(value)))]),
+      record,
+      options
+    )
+})
+
+const notFound = (key: StorageKey.StorageKey) => Effect.fail(StorageError.recordNotFound(key))
+
+const record = <A>(_: unknown, record: Record<A>): Record<A> => record
+const beside = <B>(beside: B): B => beside
 
 const resolveExpiry = (
   expiresAt: UpdateOptions["expiresAt"],

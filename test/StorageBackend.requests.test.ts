@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { type Engine, type Expectation, isAsExpected, isExpired, make, type StoredRecord } from "../src/Engine.ts"
-import { makeEngine } from "../src/engine/internal/inmemory/requests.ts"
 import { maxVersion, type StorageBackend } from "../src/StorageBackend.ts"
 import * as StorageError from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../src/StoragePrefix.ts"
 import * as Faults from "../src/testing/Faults.ts"
+import { makeEngine } from "./support/memoryEngine.ts"
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
 const prefix = makePrefix({ owner: "alice", idPrefix: "" })

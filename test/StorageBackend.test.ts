@@ -2,12 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, DateTime, Effect, Fiber, Layer, Logger, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { make } from "../src/Engine.ts"
-import { makeEngine } from "../src/engine/internal/inmemory/requests.ts"
 import { defaultRetrySchedule, layerCleanup, StorageBackend, type VersionedRecord } from "../src/StorageBackend.ts"
 import type * as StorageError from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../src/StoragePrefix.ts"
 import * as Faults from "../src/testing/Faults.ts"
+import { makeEngine } from "./support/memoryEngine.ts"
 
 /** A backend on an engine whose attempts go wrong as a script says, and an undisturbed client of the same engine. */
 const faulty = (fates: ReadonlyArray<Faults.Fate>, retrySchedule: Schedule.Schedule<unknown> = Schedule.recurs(10)) => {

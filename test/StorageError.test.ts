@@ -1,4 +1,7 @@
+import { inspect, types } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
+import { Cause, Effect, Equal, Hash, Schema } from "effect"
+import { withoutStack } from "../src/internal/withoutStack.ts"
 import * as StorageError from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 
@@ -70,5 +73,69 @@ describe("StorageError.backend", () => {
     assert.strictEqual(messageOf("not-applied", "put"), "put failed: no answer")
     assert.strictEqual(messageOf("not-applied"), "storage failed: no answer")
     assert.match(messageOf("unknown", "put"), /^put failed: no answer\. .*read the record/)
+  })
+})
+
+describe("an ordinary outcome, made without Schema's constructor", () => {
+  const current = { key, data: "hush-4711", version: 2, writeId: "w", expiresAt: undefined }
+  const conflict = { key, expected: 1, actual: 2, current }
+  type Outcome = StorageError.RecordNotFound | StorageError.AlreadyExists | StorageError.VersionConflict
+  const outcomes: ReadonlyArray<readonly [Outcome, Outcome]> = [
+    [StorageError.recordNotFound(key), withoutStack(() => new StorageError.RecordNotFound({ key }))],
+    [StorageError.alreadyExists(key), withoutStack(() => new StorageError.AlreadyExists({ key }))],
+    [StorageError.versionConflict(key, 1, 2, current), withoutStack(() => new StorageError.VersionConflict(conflict))]
+  ]
+
+  it("is the same error to every reader", () => {
+    for (const [made, constructed] of outcomes) {
+      const views: ReadonlyArray<(error: Error) => unknown> = [
+        Object.getPrototypeOf,
+        Object.getOwnPropertyNames,
+        Object.entries,
+        (error) => [error.name, error.message, error.stack, error.cause, String(error)],
+        (error) => JSON.stringify(error),
+        (error) => inspect(error),
+        (error) => Cause.pretty(Cause.fail(error)),
+        (error) => types.isNativeError(error)
+      ]
+      for (const view of views) assert.deepStrictEqual(view(made), view(constructed))
+      assert.isTrue(types.isNativeError(made))
+      assert.isUndefined(made.stack)
+    }
+  })
+
+  it("equals the constructed error, and has its hash", () => {
+    for (const [made, constructed] of outcomes) {
+      assert.isTrue(Equal.equals(made, constructed) && Equal.equals(constructed, made))
+      assert.strictEqual(Hash.hash(made), Hash.hash(constructed))
+    }
+    assert.isFalse(Equal.equals(outcomes[0]?.[0], StorageError.recordNotFound(makeUnsafe({ owner: "bob", id: "42" }))))
+  })
+
+  it("has the encoding of the class, and is decoded from it", () => {
+    for (const [made, constructed] of outcomes) {
+      const codec = Schema.toCodecJson(made.constructor as unknown as Schema.Codec<Error>)
+      const encoded = Schema.encodeSync(codec)(made)
+      assert.deepStrictEqual(encoded, Schema.encodeSync(codec)(constructed))
+      const decoded = Schema.decodeUnknownSync(codec)(encoded)
+      assert.strictEqual(decoded.constructor, made.constructor)
+      assert.strictEqual(decoded.message, made.message)
+    }
+  })
+
+  it.effect("fails when it is yielded", () =>
+    Effect.gen(function* () {
+      for (const [made] of outcomes) assert.strictEqual(yield* Effect.flip<never, Outcome, never>(made), made)
+    })
+  )
+
+  it("carries the current record where no reader but the program finds it", () => {
+    const made = StorageError.versionConflict(key, 1, 2, current)
+    assert.strictEqual(made.current, current)
+    assert.strictEqual(new StorageError.VersionConflict(conflict).current, current)
+    assert.isUndefined(new StorageError.VersionConflict({ key, expected: 1, actual: 2 }).current)
+    for (const text of [inspect(made, { showHidden: true, depth: null }), JSON.stringify(made), String(made.stack)]) {
+      assert.notInclude(text, current.data)
+    }
   })
 })

@@ -3,12 +3,12 @@ import { Context, DateTime, Effect, Fiber, Option, Schedule, Schema, SchemaGette
 import { TestClock } from "effect/testing"
 import { type Engine, make as makeBackend } from "../src/Engine.ts"
 import * as InMemory from "../src/engine/InMemory.ts"
-import { makeEngine } from "../src/engine/internal/inmemory/requests.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
 import { VersionConflict } from "../src/StorageError.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
 import * as Faults from "../src/testing/Faults.ts"
 import * as VersionedStore from "../src/VersionedStore.ts"
+import { makeEngine } from "./support/memoryEngine.ts"
 import { layerPlantable } from "./support/plantable.ts"
 
 const Order = Schema.Struct({ total: Schema.Number, paid: Schema.Boolean })
@@ -240,11 +240,21 @@ describe("VersionedStore, on a conflict", () => {
         const once = yield* Effect.flip(counters.update(key, (n) => n + 1, { retrySchedule: Schedule.recurs(0) }))
         assert.strictEqual(once._tag, "VersionConflict")
         assert.deepStrictEqual(requests, ["put", "read", "swap"])
-        const fiber = yield* Effect.forkChild(Effect.flip(counters.update(key, (n) => n + 1)))
-        yield* TestClock.adjust("1 minute")
-        const spent = yield* Fiber.join(fiber)
-        assert.strictEqual(spent._tag, "VersionConflict")
-        assert.strictEqual(requests.filter((request) => request === "swap").length, 1 + 11)
+        const spent = Effect.fnUntraced(function* (options?: VersionedStore.UpdateOptions) {
+          const fiber = yield* Effect.forkChild(Effect.flip(counters.update(key, (n) => n + 1, options)))
+          yield* TestClock.adjust("29900 millis")
+          assert.isUndefined(fiber.pollUnsafe())
+          yield* TestClock.adjust("1 second")
+          return yield* Fiber.join(fiber)
+        })
+        for (const grouped of [true, false]) {
+          const error = yield* Effect.provideService(spent(), VersionedStore.GroupCommit, grouped)
+          assert.strictEqual(error._tag, "VersionConflict")
+        }
+        assert.strictEqual(
+          (yield* spent({ retrySchedule: VersionedStore.defaultRetrySchedule }))._tag,
+          "VersionConflict"
+        )
       }),
       overwriteUntil(Infinity)
     )
@@ -396,7 +406,8 @@ describe("VersionedStore, from many fibers", () => {
         swap: (key, write, expectation, nowSeconds) =>
           expectation._tag === "Absent" ? swap(key, write, expectation, nowSeconds) : put(key, write, nowSeconds)
       }))
-      assert.isBelow(yield* Effect.provide(increments(64, 1000), broken), 64_000)
+      const lost = Effect.provideService(increments(64, 1000), VersionedStore.GroupCommit, false)
+      assert.isBelow(yield* Effect.provide(lost, broken), 64_000)
     })
   )
 

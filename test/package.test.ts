@@ -25,7 +25,7 @@ const packagesLoadedBy = (entry: string): Array<string> => {
 
 describe("the package", () => {
   it("loads nothing but effect and its ordered map from the root entry", () => {
-    assert.deepStrictEqual(packagesLoadedBy("effect-versioned-store"), ["effect", "sorted-btree"])
+    assert.deepStrictEqual(packagesLoadedBy("effect-versioned-store"), ["effect"])
   })
 
   it("keeps its internals closed", () => {

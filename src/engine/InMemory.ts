@@ -1,13 +1,14 @@
 /**
  * Records in this process's memory, for tests and for state that may be lost when the process ends.
  *
- * A get takes O(1), a write O(log n), a page O(page) and a cleanup O(expired). Expired records take memory until
- * `cleanupExpired` runs. A store at its capacity drops them before it refuses a write.
+ * A get takes O(1), a write O(log n), a page O(page) and a cleanup O(expired). A cleanup works in slices, between which
+ * other fibers run. Expired records take memory until `cleanupExpired` runs. A store at its capacity drops expired
+ * records before it refuses a write.
  */
 import * as Layer from "effect/Layer"
 import * as Engine from "../Engine.ts"
 import { StorageBackend } from "../StorageBackend.ts"
-import { makeEngine } from "./internal/inmemory/requests.ts"
+import { makeLocalEngine } from "./internal/inmemory/requests.ts"
 
 /**
  * The bounds of a store.
@@ -69,4 +70,4 @@ export const layer: Layer.Layer<StorageBackend> = Layer.sync(StorageBackend)(() 
 export const layerWith = (options: Options): Layer.Layer<StorageBackend> =>
   Layer.sync(StorageBackend)(() => makeStore(options))
 
-const makeStore = (options: Options) => Engine.make(makeEngine(options).engine, options)
+const makeStore = (options: Options) => Engine.makeLocal(makeLocalEngine(options).engine, options)

@@ -1,14 +1,18 @@
+/** TypeScript's declaration of the limit is a number. */
+const captureNone = undefined as unknown as number
+
 /** Whether `Error.stackTraceLimit` may be set. It may not be in a hardened environment that freezes `Error`. */
 const canLimit = Object.getOwnPropertyDescriptor(Error, "stackTraceLimit")?.writable === true
 
 /**
- * Constructs an error that is an ordinary outcome. The error has no stack trace, since making one costs ten times as
- * much as the rest of the error.
+ * Constructs an error that is an ordinary outcome. Its `stack` is undefined, since making one costs ten times as much as
+ * the rest of the error. A limit of 0 would make a stack without calls, which still costs half of the rest. A limit that
+ * is no number makes none.
  */
 export const withoutStack = <A>(construct: () => A): A => {
   if (!canLimit) return construct()
   const limit = Error.stackTraceLimit
-  Error.stackTraceLimit = 0
+  Error.stackTraceLimit = captureNone
   try {
     return construct()
   } finally {

@@ -13,12 +13,10 @@ import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as UndefinedOr from "effect/UndefinedOr"
-import { backoffFor } from "../internal/backoff.ts"
 import type { StorageBackend } from "../StorageBackend.ts"
 import type { VersionConflict } from "../StorageError.ts"
 import type * as StorageKey from "../StorageKey.ts"
 import * as StoragePrefix from "../StoragePrefix.ts"
-import * as Turns from "../update/turns.ts"
 import { makeEntries } from "./internal/entries.ts"
 
 /**
@@ -31,16 +29,14 @@ export interface Options {
   /** The owner of the records. The owner may have tasks and other records as well. */
   readonly owner: string
   /**
-   * How a `modify` is retried after a conflict. By default the first retry is at once. The next retries wait
-   * exponentially from 20 ms up to 200 ms, with a jitter of ±20%, for a minute.
+   * How a `modify` is retried after a conflict. Without a schedule, it is retried for 30 seconds, and calls for one key
+   * that run at the same time share writes.
    */
   readonly retrySchedule?: Schedule.Schedule<unknown, VersionConflict> | undefined
 }
 
 /** Ids of tasks do not start with `!`, so the owner may have tasks as well. */
 const idPrefix = "!kv/"
-
-const defaultRetrySchedule = backoffFor("10 millis", "200 millis", "1 minute")
 
 const encoder = new TextEncoder()
 
@@ -71,7 +67,7 @@ const toKeyValueStoreError = (method: string, action: string, key?: string) =>
  * stored as a string and bytes as base64, and each is read as the other as `KeyValueStore.layerMemory` does it.
  *
  * `modify` is a compare-and-set, retried after a conflict, so its function may run several times. Calls of `modify` for
- * one key take turns within a process. `KeyValueStore.toSchemaStore` has a `modify` of its own that gets and then sets,
+ * one key that run at the same time in one process share writes. `KeyValueStore.toSchemaStore` has a `modify` of its own that gets and then sets,
  * so it may lose updates. To change typed values atomically, use `VersionedStore`.
  *
  * `get`, `set`, `remove`, `has` and `isEmpty` take one request, and `modify` two without a conflict. `size` and `keys`
@@ -104,14 +100,13 @@ const toKeyValueStoreError = (method: string, action: string, key?: string) =>
  */
 export const layer = ({
   owner,
-  retrySchedule = defaultRetrySchedule
+  retrySchedule
 }: Options): Layer.Layer<KeyValueStore.KeyValueStore, StorageKey.InvalidKey, StorageBackend> =>
   Layer.effect(
     KeyValueStore.KeyValueStore,
     Effect.gen(function* () {
       yield* Effect.fromResult(StoragePrefix.make({ owner, idPrefix }))
       const entries = yield* makeEntries({ owner, retrySchedule }, idPrefix, StringOrBytes)
-      const takeTurn = Turns.make()
 
       const get = <A>(method: string, key: string, view: (value: StringOrBytes) => A) =>
         entries.get(key).pipe(Effect.map(UndefinedOr.map(view)), toKeyValueStoreError(method, "get item with key", key))
@@ -122,10 +117,9 @@ export const layer = ({
         view: (value: StringOrBytes) => A,
         f: (value: A) => A
       ) =>
-        takeTurn(key)(entries.modify(key, (value) => toValue(f(view(value))))).pipe(
-          Effect.map(UndefinedOr.map(view)),
-          toKeyValueStoreError(method, "modify item with key", key)
-        )
+        entries
+          .modify(key, (value) => toValue(f(view(value))))
+          .pipe(Effect.map(UndefinedOr.map(view)), toKeyValueStoreError(method, "modify item with key", key))
 
       return KeyValueStore.make({
         get: (key) => get("get", key, toText),

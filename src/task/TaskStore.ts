@@ -23,8 +23,7 @@ import { StorageBackend, type VersionedRecord } from "../StorageBackend.ts"
 import { type Backend, type CapacityExceeded, type InvalidCursor, VersionConflict } from "../StorageError.ts"
 import * as StorageKey from "../StorageKey.ts"
 import * as StoragePrefix from "../StoragePrefix.ts"
-import * as UpdateLoop from "../update/loop.ts"
-import * as VersionedStore from "../VersionedStore.ts"
+import * as Update from "../update/run.ts"
 import { placeUntil } from "./internal/ledger.ts"
 import * as Quota from "./internal/quota.ts"
 import * as Rules from "./internal/rules.ts"
@@ -341,7 +340,7 @@ export interface Options {
   readonly pollInterval?: Duration.Input | undefined
   /** Whether the anonymous owners `""` and `"local"` may have tasks; false by default. */
   readonly allowAnonymous?: boolean | undefined
-  /** How conflicts are retried; `VersionedStore.defaultRetrySchedule` by default. */
+  /** How conflicts are retried. Without a schedule, it is for 30 seconds, and changes of one task share writes. */
   readonly retrySchedule?: Schedule.Schedule<unknown, VersionConflict> | undefined
 }
 
@@ -460,7 +459,7 @@ const resolve = ({
   maxVariablesBytes = 1024 * 1024,
   maxVariablesDepth = 10,
   pollInterval = "500 millis",
-  retrySchedule = VersionedStore.defaultRetrySchedule
+  retrySchedule
 }: Options) => {
   const limits: Rules.Limits = {
     maxPayloadBytes,
@@ -492,6 +491,8 @@ type Tasks = ReturnType<typeof makeTasks>
 
 /** Where tasks are, and how they are read and changed. */
 const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySchedule }: Settings) => {
+  const update = Update.make(backend)
+
   /** The owner in the storage. */
   const ownerOf = (ownerId: string): Effect.Effect<string, AccessError> => {
     if (ownerId !== "" && ownerId !== localOwner) return Effect.succeed(ownerId)
@@ -527,7 +528,7 @@ const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySc
       const expired = Rules.expiredError(record, now)
       if (expired !== undefined) return yield* expired
       const ruled = yield* Effect.fromResult(rule(record))
-      if (ruled.next === undefined) return { _tag: "Keep", answer: ruled } as const
+      if (ruled.next === undefined) return { _tag: "Keep", answer: () => ruled } as const
       const { task, ...rest } = ruled.next
       const next = { ...rest, task: { ...task, lastUpdatedAt: DateTime.formatIso(now) } }
       const answer = { ...ruled, next }
@@ -535,7 +536,7 @@ const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySc
     })
     return yield* contended(
       key.id,
-      UpdateLoop.run<A, DecisionError<typeof decide>, never>({ backend, key, decide, retrySchedule })
+      update<A, DecisionError<typeof decide>, never>({ key, decide, isShared: true, retrySchedule })
     )
   })
 
@@ -549,6 +550,7 @@ const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySc
   return {
     ownerOf,
     locate,
+    update,
     read,
     get: (key: TaskKey) => Effect.map(read(key), ({ record }) => record),
     change,
@@ -579,7 +581,7 @@ const contended = <A, E>(taskId: string, effect: Effect.Effect<A, E>) =>
 /** Creates and removes tasks, each together with its place. */
 const makeLife = Effect.fnUntraced(function* (
   backend: StorageBackend["Service"],
-  { locate, ownerOf }: Tasks,
+  { locate, ownerOf, update }: Tasks,
   { defaultMillis, graceMillis, maxMillis, maxTasksPerOwner, pollMillis, retrySchedule }: Settings
 ) {
   const quota = yield* Quota.make(maxTasksPerOwner)
@@ -638,10 +640,10 @@ const makeLife = Effect.fnUntraced(function* (
     const onLanded = (placeOfTask: number | null | undefined) => {
       place = placeOfTask
     }
-    const removal = UpdateLoop.run<number | null | undefined, TaskError.TaskNotFound, never>({
-      backend,
+    const removal = update<number | null | undefined, TaskError.TaskNotFound, never>({
       key,
       decide,
+      isShared: false,
       retrySchedule,
       onLanded
     })

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Layer, Logger, Metric, Schedule, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
+import * as Cursor from "../../src/engine/internal/cursor.ts"
 import { maxVersion, StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
@@ -208,6 +209,36 @@ describe("DynamoDb sends", () => {
       assert.strictEqual(first.result._tag, "Success")
       const { requests } = yield* requestOf((backend) => backend.listByPrefix(prefix, { cursor }))
       assert.deepStrictEqual(requests[0]?.[1].ExclusiveStartKey, LastEvaluatedKey)
+      assert.strictEqual(requests[0]?.[1].KeyConditionExpression, "#pk = :pk AND #sk BETWEEN :from AND :to")
+    })
+  )
+
+  for (const [order, keys, bounds] of [
+    ["ascending", "#sk BETWEEN :from AND :to", { ":to": { S: `TASK#ab${"\u{10FFFF}".repeat(128)}` } }],
+    ["descending", "#sk BETWEEN :to AND :from", { ":to": { S: "TASK#ab" } }]
+  ] as const) {
+    it.effect(`a page in the middle, ${order}, that starts at its cursor and ends with the prefix`, () =>
+      Effect.gen(function* () {
+        const prefix = makePrefix({ owner: "alice", idPrefix: "ab" })
+        const cursor = Cursor.encode(prefix, order, "abc")
+        const { requests } = yield* requestOf((backend) => backend.listByPrefix(prefix, { cursor, order }))
+        const input = requests[0]?.[1]
+        assert.strictEqual(input?.KeyConditionExpression, `#pk = :pk AND ${keys}`)
+        assert.deepStrictEqual(input?.ExclusiveStartKey, { ...Key, SK: { S: "TASK#abc" } })
+        const partition = { ":pk": { S: "OWNER#alice" }, ":now": { N: "5000" } }
+        const values = { ...partition, ":from": { S: "TASK#abc" }, ...bounds }
+        assert.deepStrictEqual(input?.ExpressionAttributeValues, values)
+      })
+    )
+  }
+
+  it.effect("a descending page of everything without a lower bound, since a key can't be compared with no text", () =>
+    Effect.gen(function* () {
+      const prefix = makePrefix({ owner: "alice", idPrefix: "" })
+      const cursor = Cursor.encode(prefix, "descending", "a")
+      const list = (backend: StorageBackend["Service"]) => backend.listByPrefix(prefix, { cursor, order: "descending" })
+      const { requests } = yield* requestOf(list, { idPrefix: "" })
+      assert.strictEqual(requests[0]?.[1].KeyConditionExpression, "#pk = :pk AND #sk <= :from")
     })
   )
 })

@@ -241,7 +241,7 @@ describe("Sqlite", () => {
         assertHides(error, "hush")
         const { cause } = (error as Backend).reason
         assert.deepInclude(cause as object, { name: "TypeError", code: "ERR_INVALID_ARG_VALUE" })
-        assert.include((cause as Error).stack, "Sqlite.ts")
+        assert.include((cause as Error).stack, "sqlite/batch.ts")
       })
     )
   )

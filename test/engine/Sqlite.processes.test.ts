@@ -73,8 +73,8 @@ describe("Sqlite, from separate processes", () => {
 })
 
 /**
- * What a writer has acknowledged by the time that it is killed, so many milliseconds after its first acknowledgement. The
- * delay makes the moment of the writing random: nothing waits for it.
+ * What a writer has acknowledged by the time that it is killed, so many milliseconds after its first acknowledgement.
+ * The delay makes the moment of the writing random: nothing waits for it.
  */
 const killedWriter = (filename: string, afterMillis: number) =>
   Effect.callback<ReadonlyArray<string>>((resume) => {

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Metric, Schedule, Tracer } from "effect"
 import { type Engine, make } from "../../src/Engine.ts"
-import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import * as StorageError from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { makeEngine } from "../support/memoryEngine.ts"
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
 const prefix = makePrefix({ owner: "alice", idPrefix: "" })

@@ -4,7 +4,7 @@ import { withoutStack } from "../../src/internal/withoutStack.ts"
 describe("withoutStack", () => {
   it("constructs an error without a stack trace, and leaves those of other errors as long as they were", () => {
     const limit = Error.stackTraceLimit
-    assert.notInclude(withoutStack(() => new Error("an outcome")).stack, "    at ")
+    assert.isUndefined(withoutStack(() => new Error("an outcome")).stack)
     assert.strictEqual(Error.stackTraceLimit, limit)
     assert.include(new Error("a fault").stack, "    at ")
   })

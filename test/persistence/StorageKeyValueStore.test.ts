@@ -294,14 +294,15 @@ describe("StorageKeyValueStore.layer", () => {
     })
   )
 
-  it.effect("lets the modifies of one key from one process take turns, and those of others run beside them", () => {
+  it.effect("lets the modifies of one key from one process share writes, and those of others run beside them", () => {
     const { mostRunning, storage, taken } = counting()
     return Effect.gen(function* () {
       const store = yield* KeyValueStore.KeyValueStore
       yield* store.set("counter", "0")
       taken()
       yield* incrementBy(20)(store)
-      assert.deepStrictEqual(taken(), Array.from({ length: 20 }, () => ["read", "swap"] as const).flat())
+      assert.deepStrictEqual(taken(), ["read", "swap", "swap"])
+      assert.strictEqual(yield* store.get("counter"), "20")
       assert.strictEqual(mostRunning(), 1)
       yield* Effect.forEach(["a", "b", "c"], (key) => store.modify(key, (value) => value), { concurrency: 3 })
       assert.strictEqual(mostRunning(), 3)

@@ -1,11 +1,11 @@
 import { Effect, Layer } from "effect"
 import { make as makeService } from "../../src/Engine.ts"
-import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeBackend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as Faults from "../../src/testing/Faults.ts"
+import { makeEngine } from "./memoryEngine.ts"
 
 export const newOwner = () => `owner-${crypto.randomUUID()}`
 

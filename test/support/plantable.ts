@@ -1,9 +1,9 @@
 import { Context, Effect, Layer, Schedule } from "effect"
-import { type Engine, make, type StoredRecord } from "../../src/Engine.ts"
-import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
+import { type Engine, make, makeLocal, type StoredRecord } from "../../src/Engine.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 import * as Faults from "../../src/testing/Faults.ts"
+import { makeEngine } from "./memoryEngine.ts"
 
 type Backend = StorageBackend["Service"]
 
@@ -26,20 +26,21 @@ export const lossy = (isLost: () => boolean) => Effect.map(Plantable, ({ lossy }
  * The in-memory backend with `Plantable`, and with its engine or the service changed, in a store of its own by default.
  */
 export const layerPlantable = (
-  changeEngine: (engine: Engine) => Partial<Engine> = () => ({}),
+  changeEngine?: (engine: Engine) => Partial<Engine>,
   changeService: (backend: Backend) => Partial<Backend> = () => ({}),
   makeStore: () => ReturnType<typeof makeEngine> = makeEngine
 ): Layer.Layer<StorageBackend | Plantable> =>
   Layer.effectContext(
     Effect.sync(() => {
-      const { engine: memory, plant } = makeStore()
-      const engine = { ...memory, ...changeEngine(memory) }
+      const { engine: memory, local, plant } = makeStore()
+      const engine = { ...memory, ...changeEngine?.(memory) }
       const serve = (backend: Backend) => ({ ...backend, ...changeService(backend) })
       const lossy = (isLost: () => boolean) => {
         const isWrite = (name: keyof Engine) => name === "put" || name === "swap" || name === "remove"
         const faults = Faults.engine(engine, ({ name }) => (isWrite(name) && isLost() ? "lose" : "pass"))
         return serve(make(faults.engine, { retrySchedule: Schedule.recurs(20) }))
       }
-      return Context.make(StorageBackend, serve(make(engine))).pipe(Context.add(Plantable, { plant, lossy }))
+      const backend = changeEngine === undefined ? makeLocal(local) : make(engine)
+      return Context.make(StorageBackend, serve(backend)).pipe(Context.add(Plantable, { plant, lossy }))
     })
   )

@@ -8,7 +8,7 @@ import { type Engine, make, type StoredRecord } from "../../src/Engine.ts"
 import { makeEngine } from "../../src/engine/internal/sqlite/requests.ts"
 import * as Sqlite from "../../src/engine/Sqlite.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
-import type { Backend } from "../../src/StorageError.ts"
+import { type Backend, makeBackend } from "../../src/StorageError.ts"
 import type { StorageKey } from "../../src/StorageKey.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 
@@ -49,8 +49,13 @@ export const lossy = (filename: string) => (isLost: () => boolean) =>
       (db) => Effect.sync(() => db.close())
     ),
     (db) => {
+      const options = {
+        run: { read: Effect.sync, write: Effect.sync },
+        retrySchedule: Schedule.recurs(0),
+        toBackend: (error: Error) => makeBackend({ reason: "Unknown", outcome: "unknown", description: error.message })
+      }
       const isWrite = (name: keyof Engine) => name === "put" || name === "swap" || name === "remove"
-      const { engine } = Faults.engine(makeEngine(db, { read: Effect.sync, write: Effect.sync }), ({ name }) =>
+      const { engine } = Faults.engine(makeEngine(db, options), ({ name }) =>
         isWrite(name) && isLost() ? "lose" : "pass"
       )
       return make(engine, { retrySchedule: Schedule.recurs(20) })

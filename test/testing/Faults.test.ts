@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Schedule } from "effect"
 import { make } from "../../src/Engine.ts"
-import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import { makeBackend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as Faults from "../../src/testing/Faults.ts"
+import { makeEngine } from "../support/memoryEngine.ts"
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
 

@@ -10,12 +10,12 @@ import {
   type StoredRecord
 } from "../../src/Engine.ts"
 import * as Cursor from "../../src/engine/internal/cursor.ts"
-import { makeEngine } from "../../src/engine/internal/inmemory/requests.ts"
 import { maxVersion, type StorageBackend } from "../../src/StorageBackend.ts"
 import { InvalidCursor, RecordNotFound, VersionConflict } from "../../src/StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
+import { makeEngine } from "../support/memoryEngine.ts"
 import { layerPlantable, lossy, type Plantable, plant } from "../support/plantable.ts"
 
 /** Changes the record that a refusal carries. */

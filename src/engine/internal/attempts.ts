@@ -31,12 +31,20 @@ export type Recovery<A> =
   | undefined
 
 export interface Attempts {
-  /** Runs a read to its end. A read changes nothing, so it is retried after any transient failure. */
-  readonly read: <A>(operation: string, attempt: Attempt<A>) => Effect.Effect<A, StorageError.Backend>
+  /**
+   * Runs a read to its end. `first` is the first attempt, and `attempt` makes those after it. A read changes nothing, so
+   * it is retried after any transient failure.
+   */
+  readonly read: <A>(
+    operation: string,
+    first: Effect.Effect<A, StorageError.Backend>,
+    attempt: Attempt<A>
+  ) => Effect.Effect<A, StorageError.Backend>
 
   /** Runs a write to its end. `settle` gets the answer, and the ambiguous failure before it if there was one. */
   readonly write: <A, B, E>(
     operation: string,
+    first: Effect.Effect<A, StorageError.Backend>,
     attempt: Attempt<A>,
     recovery: Recovery<A>,
     settle: (answer: A, ambiguity: StorageError.Backend | undefined) => Effect.Effect<B, E>
@@ -67,15 +75,12 @@ export const makeAttempts = (retrySchedule: Schedule.Schedule<unknown, StorageEr
   }
 
   return {
-    read: (operation, attempt) => {
-      const first = attempt()
+    read: (operation, first, attempt) => {
       if (isSuccess(first)) return first
       return Effect.mapError(retry(first, attempt, isTransient), (error) => failure(operation, "not-applied", error))
     },
 
-    write: (operation, attempt, recovery, settle) => {
-      const first = attempt()
-      if (isSuccess(first)) return settle(first.value, undefined)
+    write: (operation, first, attempt, recovery, settle) => {
       let ambiguity: StorageError.Backend | undefined
       const noteAmbiguity = (effect: typeof first) =>
         Effect.mapError(effect, (error) => {
@@ -98,12 +103,8 @@ export const makeAttempts = (retrySchedule: Schedule.Schedule<unknown, StorageEr
   }
 }
 
-/**
- * Whether an attempt has succeeded by the time that it returns its Effect. An engine in this process does its work at
- * once and returns a finished `Exit`. What follows then runs at once as well, without a fiber's step in between: in
- * memory those steps would cost more than the operation.
- */
-const isSuccess = <A, E>(effect: Effect.Effect<A, E>): effect is Exit.Success<A, never> =>
+/** Whether an attempt has succeeded by the time that it returns its Effect, as those of an engine in memory have. */
+export const isSuccess = <A, E>(effect: Effect.Effect<A, E>): effect is Exit.Success<A, never> =>
   Exit.isExit(effect) && Exit.isSuccess(effect)
 
 const isTransient = (error: StorageError.Backend): boolean => StorageError.isTransient(error.reason._tag)

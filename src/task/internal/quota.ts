@@ -8,15 +8,15 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import { backoffFor } from "../../internal/backoff.ts"
 import { toDate } from "../../internal/time.ts"
 import { StorageBackend, type VersionedRecord } from "../../StorageBackend.ts"
 import { Backend, makeBackend, VersionConflict } from "../../StorageError.ts"
 import * as StorageKey from "../../StorageKey.ts"
-import * as UpdateLoop from "../../update/loop.ts"
-import * as Turns from "../../update/turns.ts"
+import type { Decision } from "../../update/attempt.ts"
+import * as Update from "../../update/run.ts"
 import { TooManyTasks } from "../TaskError.ts"
 import * as Ledger from "./ledger.ts"
 
@@ -26,23 +26,23 @@ const ledgerId = "!places"
 /** How many owners' ledgers are remembered, so that a change of one takes no read. */
 const remembered = 10_000
 
-/** How long a change of a ledger is retried while others are first. */
-const retrySchedule = backoffFor("10 millis", "200 millis", "10 seconds")
-
 /** Retries until a place is given back, unless it comes free by itself. */
 const untilGivenBack = Schedule.spaced("5 seconds")
 
+/** An owner's ledger as it was seen last: its record, and the places that its data holds. */
 interface Remembered {
-  ledger: VersionedRecord | undefined
+  record: VersionedRecord | undefined
+  data: string | undefined
+  places: Ledger.Pairs
 }
 
 export const make = Effect.fnUntraced(function* (limit: number) {
   const backend = yield* StorageBackend
   const scope = yield* Effect.scope
-  const takeTurn = Turns.make()
+  const update = Update.make(backend)
   const ledgers = yield* Cache.make({
     capacity: remembered,
-    lookup: (_: string) => Effect.sync((): Remembered => ({ ledger: undefined }))
+    lookup: (_: string) => Effect.sync((): Remembered => ({ record: undefined, data: undefined, places: [] }))
   })
 
   /**
@@ -52,46 +52,38 @@ export const make = Effect.fnUntraced(function* (limit: number) {
    */
   const change = Effect.fnUntraced(function* <E>(
     ownerId: string,
-    f: (places: Ledger.Pairs) => Effect.Effect<Ledger.Pairs | undefined, E>,
+    f: (places: Ledger.Pairs) => Result.Result<Ledger.Pairs | undefined, E>,
     onLanded: () => void = () => {}
   ) {
     const key = yield* Effect.fromResult(StorageKey.make({ owner: ownerId, id: ledgerId }))
-    const owner = yield* Cache.get(ledgers, ownerId)
-    const decide = Effect.fnUntraced(function* (current: VersionedRecord | undefined) {
-      owner.ledger = current
-      const next = yield* f(yield* takenPlaces(current))
-      if (next === undefined) return { _tag: "Keep", answer: current } as const
-      owner.ledger = undefined
-      const until = next.at(-1)?.[0] ?? undefined
-      return {
-        _tag: "Write",
-        data: yield* Effect.orDie(Schema.encodeEffect(Ledger.Ledger)({ places: next })),
-        expiresAt: until === undefined ? undefined : toDate(until),
-        answer: (written: VersionedRecord) => written
-      } as const
-    })
-    const landed = (written: VersionedRecord | undefined) => {
-      owner.ledger = written
-      onLanded()
-    }
-    yield* takeTurn(ownerId)(
-      Effect.suspend(() =>
-        UpdateLoop.run<VersionedRecord | undefined, E | Backend, never>({
-          backend,
-          key,
-          decide,
-          retrySchedule,
-          known: owner.ledger,
-          onLanded: landed
+    const seen = yield* Cache.get(ledgers, ownerId)
+    const decide = (current: VersionedRecord | undefined) => {
+      // Within a group, a record that has not landed has no write id.
+      if (current?.writeId !== undefined) seen.record = current
+      return Effect.flatMapEager(placesIn(seen, current), (places) =>
+        Effect.withFiber((fiber) => {
+          const nowSeconds = Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() / 1000)
+          return Effect.fromResult(Result.map(f(Ledger.takenAt(places, nowSeconds)), (next) => decisionOf(seen, next)))
         })
       )
-    )
+    }
+    const landed = (written: VersionedRecord | undefined) => {
+      seen.record = written
+      onLanded()
+    }
+    yield* update<VersionedRecord | undefined, E | Backend, never>({
+      key,
+      decide,
+      isShared: true,
+      known: seen.record,
+      onLanded: landed
+    })
   })
 
   /** Gives a place back in one request, or none if the place has come free by itself. */
   const release = Effect.fnUntraced(function* (ownerId: string, until: number | null) {
     if (Ledger.orForever(until) * 1000 <= (yield* Clock.currentTimeMillis)) return
-    yield* change(ownerId, (places) => Effect.succeed(Ledger.subtract(places, until)))
+    yield* change(ownerId, (places) => Result.succeed(Ledger.subtract(places, until)))
   })
 
   /**
@@ -132,8 +124,8 @@ export const make = Effect.fnUntraced(function* (limit: number) {
         ownerId,
         (places) =>
           Ledger.countOf(places) + 1 <= limit
-            ? Effect.succeed(Ledger.add(places, until))
-            : Effect.fail(new TooManyTasks({ limit })),
+            ? Result.succeed(Ledger.add(places, until))
+            : Result.fail(new TooManyTasks({ limit })),
         () => {
           isWithoutTask = true
         }
@@ -151,19 +143,42 @@ export const make = Effect.fnUntraced(function* (limit: number) {
   return { withPlace, giveBack }
 })
 
-/** The places of a ledger that have not come free by themselves. */
-const takenPlaces = Effect.fnUntraced(function* (ledger: VersionedRecord | undefined) {
-  if (ledger === undefined) return []
-  const { places } = yield* Effect.mapError(Schema.decodeEffect(Ledger.Ledger)(ledger.data), () =>
-    makeBackend({
-      reason: "Corrupt",
-      outcome: "not-applied",
-      operation: "places",
-      description: `The ledger of tasks at ${ledger.key} is damaged. Delete it: the count of tasks then starts at zero`
-    })
-  )
-  return Ledger.takenAt(places, Math.floor((yield* Clock.currentTimeMillis) / 1000))
-})
+/** The places of a ledger. They are decoded only if its data is not the data that was seen last. */
+const placesIn = (seen: Remembered, ledger: VersionedRecord | undefined): Effect.Effect<Ledger.Pairs, Backend> => {
+  if (ledger === undefined) return Effect.succeed([])
+  if (ledger.data === seen.data) return Effect.succeed(seen.places)
+  return Effect.matchEffect(Schema.decodeEffect(Ledger.Ledger)(ledger.data), {
+    onSuccess: ({ places }) => {
+      seen.data = ledger.data
+      seen.places = places
+      return Effect.succeed(places)
+    },
+    onFailure: () =>
+      Effect.fail(
+        makeBackend({
+          reason: "Corrupt",
+          outcome: "not-applied",
+          operation: "places",
+          description: `The ledger of tasks at ${ledger.key} is damaged. Delete it: the count of tasks then starts at zero`
+        })
+      )
+  })
+}
+
+/** Writes the next places, which are remembered so that the next change need not decode them. */
+const decisionOf = (seen: Remembered, next: Ledger.Pairs | undefined): Decision<VersionedRecord | undefined> => {
+  if (next === undefined) return { _tag: "Keep", answer: (current) => current }
+  const data = JSON.stringify({ places: next })
+  seen.data = data
+  seen.places = next
+  const until = next.at(-1)?.[0] ?? undefined
+  return {
+    _tag: "Write",
+    data,
+    expiresAt: until === undefined ? undefined : toDate(until),
+    answer: (written) => written
+  }
+}
 
 /** Whether a creation has certainly created nothing. */
 const isNotApplied = (exit: Exit.Exit<unknown, { readonly _tag: string }>): boolean =>

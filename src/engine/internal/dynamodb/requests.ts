@@ -4,14 +4,15 @@ import {
   type DynamoDBClient,
   GetItemCommand,
   QueryCommand,
-  UpdateItemCommand
+  UpdateItemCommand,
+  type UpdateItemCommandInput
 } from "@aws-sdk/client-dynamodb"
 import * as Effect from "effect/Effect"
-import type { Engine, Full, Present, Refused, Removed, Write, Written } from "../../../Engine.ts"
+import type { Engine, Full, Present, Range, Refused, Removed, Write, Written } from "../../../Engine.ts"
 import { byteLength } from "../../../internal/utf8.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
 import type { Backend } from "../../../StorageError.ts"
-import type { StorageKey } from "../../../StorageKey.ts"
+import { maxIdBytes, type StorageKey } from "../../../StorageKey.ts"
 import type { AwsError } from "./failure.ts"
 import { type Item, idOf, keyOf, type Layout, N, namesIn, parse, partitionOf, S } from "./layout.ts"
 import { type Send, withoutSdkRetries } from "./send.ts"
@@ -129,28 +130,43 @@ interface Update extends Condition {
 }
 
 const makeUpdate = (client: DynamoDBClient, layout: Layout, send: Send) => {
-  const commandOf = (key: StorageKey, write: Write, { condition, returns, values, version }: Update) => {
-    const { data, expiresAtSeconds, increment, writeId } = write
+  const tableName = layout.tableName
+  // The texts of a write depend only on its kind, so they are put together once.
+  const texts = new Map<string, Pick<UpdateItemCommandInput, "UpdateExpression" | "ExpressionAttributeNames">>()
+  const textsOf = (condition: string, hasExpiry: boolean, hasVersion: boolean) => {
+    const kind = `${hasExpiry} ${hasVersion} ${condition}`
+    const known = texts.get(kind)
+    if (known !== undefined) return known
     const expression = [
       "SET #d = :d, #w = :w",
-      expiresAtSeconds === undefined ? "" : ", #e = :e",
-      version === undefined ? "" : ", #v = :next",
-      version === undefined ? " ADD #v :increment" : "",
-      expiresAtSeconds === undefined ? " REMOVE #e" : ""
+      hasExpiry ? ", #e = :e" : "",
+      hasVersion ? ", #v = :next" : " ADD #v :increment",
+      hasExpiry ? "" : " REMOVE #e"
     ].join("")
+    const made = { UpdateExpression: expression, ExpressionAttributeNames: namesIn(layout, expression, condition) }
+    texts.set(kind, made)
+    return made
+  }
+
+  const commandOf = (key: StorageKey, write: Write, { condition, returns, values, version }: Update) => {
+    const { data, expiresAtSeconds, increment, writeId } = write
+    values[":d"] = S(data)
+    values[":w"] = S(writeId)
+    if (version === undefined) values[":increment"] = N(increment)
+    else values[":next"] = N(version)
+    if (expiresAtSeconds !== undefined) values[":e"] = N(expiresAtSeconds)
+    const { ExpressionAttributeNames, UpdateExpression } = textsOf(
+      condition,
+      expiresAtSeconds !== undefined,
+      version !== undefined
+    )
     return new UpdateItemCommand({
-      TableName: layout.tableName,
+      TableName: tableName,
       Key: keyOf(layout, key),
-      UpdateExpression: expression,
+      UpdateExpression,
       ConditionExpression: condition,
-      ExpressionAttributeNames: namesIn(layout, expression, condition),
-      ExpressionAttributeValues: {
-        ...values,
-        ":d": S(data),
-        ":w": S(writeId),
-        ...(version === undefined ? { ":increment": N(increment) } : { ":next": N(version) }),
-        ...(expiresAtSeconds === undefined ? {} : { ":e": N(expiresAtSeconds) })
-      },
+      ExpressionAttributeNames,
+      ExpressionAttributeValues: values,
       ReturnValues: returns,
       ReturnValuesOnConditionCheckFailure: "ALL_OLD",
       ReturnConsumedCapacity: "TOTAL"
@@ -205,21 +221,46 @@ const makeRemove =
     )
   }
 
+/**
+ * At or above every sort key that starts with a prefix: an id has at most 512 bytes, and U+10FFFF, of four bytes, is
+ * the last character in UTF-8.
+ */
+const endOf = (startsWith: string, idPrefix: string): string =>
+  startsWith + "\u{10FFFF}".repeat(Math.ceil((maxIdBytes - byteLength(idPrefix)) / 4))
+
+/**
+ * The sort keys of a page. A page that continues has the cursor's key as a bound of the range, which ExclusiveStartKey
+ * then excludes. With `begins_with` alone, DynamoDB Local would read every record before the page.
+ */
+const keyRangeOf = (layout: Layout, idPrefix: string, { after, order }: Pick<Range, "after" | "order">): Condition => {
+  const startsWith = `${layout.idPrefix}${idPrefix}`
+  const from = S(`${layout.idPrefix}${after}`)
+  if (after === undefined) {
+    if (startsWith === "") return { condition: "", values: {} }
+    return { condition: " AND begins_with(#sk, :sk)", values: { ":sk": S(startsWith) } }
+  }
+  if (order === "ascending") {
+    return {
+      condition: " AND #sk BETWEEN :from AND :to",
+      values: { ":from": from, ":to": S(endOf(startsWith, idPrefix)) }
+    }
+  }
+  // A key can't be compared with an empty text.
+  if (startsWith === "") return { condition: " AND #sk <= :from", values: { ":from": from } }
+  return { condition: " AND #sk BETWEEN :to AND :from", values: { ":from": from, ":to": S(startsWith) } }
+}
+
 const makeList =
   (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): Engine["list"] =>
   ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
-    const startsWith = `${layout.idPrefix}${idPrefix}`
-    const keys = startsWith === "" ? "#pk = :pk" : "#pk = :pk AND begins_with(#sk, :sk)"
+    const range = keyRangeOf(layout, idPrefix, { after, order })
+    const keys = `#pk = :pk${range.condition}`
     const command = new QueryCommand({
       TableName: layout.tableName,
       KeyConditionExpression: keys,
       FilterExpression: isLive,
       ExpressionAttributeNames: namesIn(layout, keys, isLive),
-      ExpressionAttributeValues: {
-        ":pk": partitionOf(layout, owner),
-        ":now": N(nowSeconds),
-        ...(startsWith === "" ? {} : { ":sk": S(startsWith) })
-      },
+      ExpressionAttributeValues: { ":pk": partitionOf(layout, owner), ":now": N(nowSeconds), ...range.values },
       ConsistentRead: consistentRead,
       Limit: limit,
       ScanIndexForward: order === "ascending",

@@ -32,7 +32,7 @@ const isWorthRepeating = (error: Backend): boolean => error.isRetryable && error
 /** The requests about a table. Each one is retried after a failure that passes by itself. */
 const tableRequests = ({ attributes, tableName }: TableOptions, client: DynamoDBClient) => {
   const { names } = layoutOf({ tableName, attributes })
-  const send = makeSend({ tableName, requestTimeout: "30 seconds" })
+  const send = makeSend({ tableName, requestTimeout: "30 seconds", usesClock: true })
   const retried = <A>(request: Effect.Effect<A, Backend>) =>
     Effect.retry(request, { schedule: defaultRetrySchedule, while: isWorthRepeating })
 

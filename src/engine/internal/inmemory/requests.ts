@@ -1,11 +1,10 @@
 /** The operations on a store in memory. Each operation does its work at once, and returns a finished Effect. */
 import * as Effect from "effect/Effect"
 import {
-  type Chunk,
-  type Engine,
   type Full,
-  isAsExpected,
-  isExpired,
+  isAsExpectedAt,
+  isExpiredAt,
+  type LocalEngine,
   type Refused,
   type StoredRecord,
   type Write
@@ -14,84 +13,101 @@ import { checkLimit } from "../../../internal/options.ts"
 import { byteLength } from "../../../internal/utf8.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
-import { type Entry, makeStore, sortKey } from "./layout.ts"
+import type { Instant } from "../instant.ts"
+import { cleanupBatch } from "../limits.ts"
+import { type Entry, makeStore } from "./layout.ts"
 
 export interface Bounds {
   readonly maxRecords?: number | undefined
   readonly maxBytes?: number | undefined
 }
 
-export const makeEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: Bounds = {}) => {
+export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: Bounds = {}) => {
   checkLimit("maxRecords", maxRecords)
   checkLimit("maxBytes", maxBytes)
-  const store = makeStore()
+  const bytesOf = (owner: string, id: string, data: string) =>
+    maxBytes === Infinity ? 0 : byteLength(owner) + byteLength(id) + byteLength(data)
+  const store = makeStore(({ data, id, owner }) => bytesOf(owner.name, id, data))
 
   const excess = (old: Entry | undefined, bytes: number): Full | undefined => {
     const inRecords = store.size.records + (old === undefined ? 1 : 0)
-    const inBytes = store.size.bytes + bytes - (old?.bytes ?? 0)
+    const oldBytes = old === undefined ? 0 : bytesOf(old.owner.name, old.id, old.data)
+    const inBytes = store.size.bytes + bytes - oldBytes
     if (inRecords > maxRecords) return { _tag: "Full", resource: "StoreRecords", limit: maxRecords, actual: inRecords }
     if (inBytes > maxBytes) return { _tag: "Full", resource: "StoreBytes", limit: maxBytes, actual: inBytes }
   }
 
-  const put = (key: StorageKey, { increment, ...write }: Write, current: Entry | undefined, nowSeconds: number) => {
-    const version = (current?.record.version ?? 0) + increment
+  const put = (
+    key: StorageKey,
+    { data, expiresAtSeconds, increment, writeId }: Write,
+    current: Entry | undefined,
+    now: Instant
+  ) => {
+    const version = (current?.version ?? 0) + increment
     if (version > maxVersion) return refused(current)
-    const bytes = maxBytes === Infinity ? 0 : byteLength(key.owner) + byteLength(key.id) + byteLength(write.data)
+    const bytes = bytesOf(key.owner, key.id, data)
     let old = current
+    let full = excess(old, bytes)
     // A full store first drops expired records. One of them may be this record, whose versions continue all the same.
-    if (excess(old, bytes) !== undefined && store.dropExpired(nowSeconds) > 0) old = store.find(key)
-    const full = excess(old, bytes)
+    while (full !== undefined && store.dropExpired(now.seconds, cleanupBatch) > 0) {
+      old = store.find(key)
+      full = excess(old, bytes)
+    }
     if (full !== undefined) return full
-    store.write(key, old, { ...write, version }, bytes)
+    store.write(key, old, { data, version, writeId, expiresAtSeconds })
     return { _tag: "Written" as const, version }
   }
 
-  const engine: Engine = {
-    read: (key) => Effect.succeed(store.find(key)?.record),
+  const engine: LocalEngine = {
+    read: (key) => Effect.succeed(store.find(key)),
 
-    put: (key, write, nowSeconds) => Effect.succeed(put(key, write, store.find(key), nowSeconds)),
+    put: (key, write, now) => Effect.succeed(put(key, write, store.find(key), now)),
 
-    swap: (key, write, expectation, nowSeconds) => {
+    swap: (key, write, expectation, now) => {
       const current = store.find(key)
       return Effect.succeed(
-        isAsExpected(current?.record, expectation, nowSeconds) ? put(key, write, current, nowSeconds) : refused(current)
+        isAsExpectedAt(current, expectation, now) ? put(key, write, current, now) : refused(current)
       )
     },
 
-    remove: (key, expectation, nowSeconds) => {
+    remove: (key, expectation, now) => {
       const current = store.find(key)
       const isRemoved =
         current !== undefined &&
-        (expectation === undefined
-          ? !isExpired(current.record, nowSeconds)
-          : isAsExpected(current.record, expectation, nowSeconds))
+        (expectation === undefined ? !isExpiredAt(current, now) : isAsExpectedAt(current, expectation, now))
       if (!isRemoved) return Effect.succeed(refused(current))
       store.drop(current)
       return Effect.succeed({ _tag: "Removed" as const })
     },
 
-    list: ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
-      const records: Array<Chunk["records"][number]> = []
-      let last: string | undefined
-      let examined = 0
-      const start = sortKey(idPrefix)
-      for (const [id, { key, record }] of store.entriesFrom(owner, start, after, order)) {
-        if (!id.startsWith(start)) break
-        if (examined++ === limit) return Effect.succeed({ records, next: last })
-        last = key.id
-        if (!isExpired(record, nowSeconds)) records.push({ id: key.id, ...record })
-      }
-      return Effect.succeed({ records, next: undefined })
+    list: ({ idPrefix, owner }, range, now) => {
+      // One entry more than the page has shows whether another page follows.
+      const entries = store.list(owner, idPrefix, { ...range, limit: range.limit + 1 })
+      const hasNext = entries.length > range.limit
+      if (hasNext) entries.pop()
+      return Effect.succeed({
+        records: entries.filter((entry) => !isExpiredAt(entry, now)),
+        next: hasNext ? entries.at(-1)?.id : undefined
+      })
     },
 
-    // There is only one clock, so no expired record is kept for clients with other clocks (promise 4).
-    cleanup: (nowSeconds) => Effect.succeed(store.dropExpired(nowSeconds))
+    // In slices, between which other fibers run, and the event loop goes on. There is only one clock, so no expired
+    // record is kept for clients with other clocks (promise 4).
+    cleanup: Effect.fnUntraced(function* (now) {
+      let removed = 0
+      for (;;) {
+        const dropped = store.dropExpired(now.seconds, cleanupBatch)
+        removed += dropped
+        if (dropped < cleanupBatch) return removed
+        yield* Effect.yieldNow
+      }
+    })
   }
 
   /** Stores a record of any version, as another client of an engine could. */
-  const plant = (key: StorageKey, record: StoredRecord) => store.write(key, store.find(key), record, 0)
+  const plant = (key: StorageKey, record: StoredRecord) => store.write(key, store.find(key), record)
 
   return { engine, plant }
 }
 
-const refused = (entry: Entry | undefined): Refused => ({ _tag: "Refused", current: entry?.record })
+const refused = (current: Entry | undefined): Refused => ({ _tag: "Refused", current })

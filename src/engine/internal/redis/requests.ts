@@ -1,6 +1,8 @@
 /** The commands and scripts of the operations to Redis. Each operation except a cleanup sends one. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import type * as Redis from "effect/persistence/Redis"
 import {
   type Engine,
@@ -15,6 +17,7 @@ import { toMillis } from "../../../internal/time.ts"
 import { type Backend, makeBackend } from "../../../StorageError.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
 import { cleanupBatch, clockSlackSeconds } from "../limits.ts"
+import { startTimer } from "../timer.ts"
 import { failureOf } from "./failure.ts"
 import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
 import { cleanupScript, forgetScript, listScript, removeScript, type Script, writeScript } from "./scripts.ts"
@@ -43,15 +46,33 @@ export const asRead = (
   newOperation = operation
 ): Backend => makeBackend({ operation: newOperation, outcome: "not-applied", reason, description, cause })
 
-/** Runs one command, up to a time-out. */
+/**
+ * Runs one command, up to a time-out.
+ *
+ * The command is an Effect of a service that any client may supply, so it runs in a fiber of its own, which is
+ * interrupted when the time is up. That is one fiber a command, where `Effect.timeoutOrElse` takes two and a race.
+ */
 export const makeRun = (requestTimeout: Duration.Input): Run => {
-  const timeout = Duration.millis(toMillis("requestTimeout", requestTimeout))
-  const description = `Redis did not answer within ${Duration.format(timeout)}`
-  const timedOut = Effect.suspend(() =>
-    Effect.fail(makeBackend({ reason: "Timeout", outcome: "unknown", description }))
-  )
-  return (command) =>
-    Effect.timeoutOrElse(Effect.mapError(command, failureOf), { duration: timeout, orElse: () => timedOut })
+  const timeoutMillis = toMillis("requestTimeout", requestTimeout)
+  const timedOut = Effect.suspend(() => {
+    const description = `Redis did not answer within ${Duration.format(Duration.millis(timeoutMillis))}`
+    return Effect.fail(makeBackend({ reason: "Timeout", outcome: "unknown", description }))
+  })
+  return <A>(command: Effect.Effect<A, Redis.RedisError>) =>
+    Effect.withFiber<A, Backend>(({ context }) =>
+      Effect.callback((resume) => {
+        const fiber = Effect.runForkWith(context)(command)
+        const clearTimer = startTimer(timeoutMillis, () => resume(Effect.andThen(Fiber.interrupt(fiber), timedOut)))
+        fiber.addObserver((exit) => {
+          clearTimer()
+          resume(Exit.mapError(exit, failureOf))
+        })
+        return Effect.suspend(() => {
+          clearTimer()
+          return Fiber.interrupt(fiber)
+        })
+      })
+    )
 }
 
 type Address = Pick<StorageKey, "id" | "owner">

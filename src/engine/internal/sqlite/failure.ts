@@ -24,6 +24,9 @@ const SQLITE_NOTADB = 26
 /** The write-ahead log could not be locked in time. */
 const SQLITE_PROTOCOL = 15
 
+/** An extended code: a page could not be written. */
+const SQLITE_IOERR_WRITE = 778
+
 /** An extended code: the disk has no room for the index of the write-ahead log, the file `-shm`. */
 const SQLITE_IOERR_SHMSIZE = 4874
 
@@ -35,6 +38,12 @@ export const isLocked = (error: SqliteError): boolean =>
 
 /** Whether the disk had no room for a write. */
 export const isFull = (error: SqliteError): boolean => primaryCodeOf(error) === SQLITE_FULL
+
+/**
+ * Whether a `COMMIT` that failed with this error has written nothing that counts. The last page of a transaction marks
+ * it as committed. If a page could not be written, that page is missing from the log.
+ */
+export const isUnwritten = (error: SqliteError): boolean => isFull(error) || error.errcode === SQLITE_IOERR_WRITE
 
 /**
  * The part of an error's message that may be shown. If Node.js refuses an argument, its message repeats the argument,

@@ -1,45 +1,49 @@
-/** The statements of the operations. Each operation is one statement, and a refused write is one more transaction. */
+/** The statements of the operations. Each operation is one statement. */
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
-import type { Chunk, Engine, Present, Refused, StoredRecord, Write, Written } from "../../../Engine.ts"
+import type * as Schedule from "effect/Schedule"
+import type { Chunk, Engine, Present, Refused, Removed, StoredRecord, Write, Written } from "../../../Engine.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
 import type { Backend } from "../../../StorageError.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
 import { cleanupBatch, clockSlackSeconds, maxPageBytes } from "../limits.ts"
-import { isFull, type SqliteError } from "./failure.ts"
-import { columns, type Row, toStored } from "./layout.ts"
-
-/** For how many milliseconds in all, writes may block the event loop before they yield to it. */
-const maxBlockedMillis = 2
+import { makeWithCheckpoint, type WriteRequest } from "./batch.ts"
+import type { SqliteError } from "./failure.ts"
+import { columnsOf, columnsWithBytes, type Row, toStored } from "./layout.ts"
+import { makeQueue } from "./queue.ts"
 
 const encoder = new TextEncoder()
 
-const whereKey = "owner = :owner AND id = :id"
-const isBelowLast = `version <= ${maxVersion} - :increment`
-const isLive = "(expires_at IS NULL OR expires_at > :now)"
-const inRange = "owner = :owner AND id >= :from AND id < CAST(:to AS TEXT)"
-const setNext = "version = version + :increment, data = :data, write_id = :writeId, expires_at = :expiresAt"
-const insert = "INSERT INTO records VALUES (:owner, :id, :increment, :data, :writeId, :expiresAt)"
-const upsert = `${insert} ON CONFLICT DO UPDATE SET ${setNext}`
+// Parameters go by position, since `node:sqlite` looks up each name in each call. They have no numbers, since Node.js
+// before 24 takes a numbered parameter for a name.
+const whereKey = "owner = ? AND id = ?"
+const isLive = "(expires_at IS NULL OR expires_at > ?)"
+const inRange = "owner = ? AND id >= ? AND id < CAST(? AS TEXT)"
+
+const upsert = `INSERT INTO records (version, data, write_id, expires_at, owner, id) VALUES (?, ?, ?, ?, ?, ?)
+  ON CONFLICT DO UPDATE SET version = version + excluded.version, data = excluded.data,
+    write_id = excluded.write_id, expires_at = excluded.expires_at
+  WHERE version <= ${maxVersion} - excluded.version`
 
 /** The condition of each expectation, on a live record. */
 const isExpected: Record<Present["_tag"], string> = {
-  Version: `${isLive} AND version = :version`,
-  Write: `${isLive} AND version = :version AND write_id = :expectedWriteId`,
-  Data: `${isLive} AND version = :version AND write_id IS NULL AND data = :expectedData`
+  Version: `${isLive} AND version = ?`,
+  Write: `${isLive} AND version = ? AND write_id = ?`,
+  Data: `${isLive} AND version = ? AND write_id IS NULL AND data = ?`
 }
 
 const prepare = (db: DatabaseSync) => {
   const update = (condition: string) =>
-    db.prepare(`UPDATE records SET ${setNext} WHERE ${whereKey} AND ${condition} AND ${isBelowLast}`)
+    db.prepare(
+      `UPDATE records SET version = ?, data = ?, write_id = ?, expires_at = ? WHERE ${whereKey} AND ${condition}`
+    )
   const remove = (condition: string) => db.prepare(`DELETE FROM records WHERE ${whereKey} AND ${condition}`)
   const select = (direction: "ASC" | "DESC") =>
-    db.prepare(`SELECT ${columns} FROM records WHERE ${inRange} ORDER BY id ${direction} LIMIT :limit`)
+    db.prepare(`SELECT ${columnsWithBytes} FROM records WHERE ${inRange} ORDER BY id ${direction} LIMIT ?`)
   return {
-    read: db.prepare(`SELECT ${columns} FROM records WHERE ${whereKey}`),
-    put: db.prepare(`${upsert} WHERE ${isBelowLast} RETURNING version`),
-    create: db.prepare(`${upsert} WHERE NOT ${isLive} AND ${isBelowLast} RETURNING version`),
+    read: db.prepare(`SELECT ${columnsOf(db)} FROM records WHERE ${whereKey}`),
+    put: db.prepare(`${upsert} RETURNING version`),
+    create: db.prepare(`${upsert} AND NOT ${isLive} RETURNING version`),
     update: { Version: update(isExpected.Version), Write: update(isExpected.Write), Data: update(isExpected.Data) },
     remove: { Version: remove(isExpected.Version), Write: remove(isExpected.Write), Data: remove(isExpected.Data) },
     removeLive: remove(isLive),
@@ -52,101 +56,70 @@ const prepare = (db: DatabaseSync) => {
 }
 
 /** The parameters of an expectation's condition. */
-const parametersOf = (expectation: Present): Record<string, SQLInputValue> => {
+const parametersOf = (expectation: Present, nowSeconds: number): Array<SQLInputValue> => {
   const { version } = expectation
   switch (expectation._tag) {
     case "Version":
-      return { version }
+      return [nowSeconds, version]
     case "Write":
-      return { version, expectedWriteId: expectation.writeId }
+      return [nowSeconds, version, expectation.writeId]
     case "Data":
-      return { version, expectedData: expectation.data }
+      return [nowSeconds, version, expectation.data]
   }
 }
 
-/** Runs an operation on the file, and retries it while another process has the file locked. A read changes nothing. */
-export interface Run {
-  readonly read: <A>(operation: () => A) => Effect.Effect<A, Backend>
-  readonly write: <A>(operation: () => A) => Effect.Effect<A, Backend>
+/** How operations run on a file. */
+export interface Options {
+  /** Runs an operation, and retries it while another process has the file locked. A read changes nothing. */
+  readonly run: Record<"read" | "write", <A>(operation: () => A) => Effect.Effect<A, Backend>>
+  readonly retrySchedule: Schedule.Schedule<unknown>
+  readonly toBackend: (error: SqliteError) => Backend
 }
 
-export const attempted = <A>(operation: () => A): Result.Result<A, SqliteError> =>
-  Result.try({ try: operation, catch: (error) => error as SqliteError })
-
-export const transaction = <A>(db: DatabaseSync, f: () => A): A => {
-  db.exec("BEGIN IMMEDIATE")
-  try {
-    const result = f()
-    db.exec("COMMIT")
-    return result
-  } finally {
-    if (db.isTransaction) db.exec("ROLLBACK")
-  }
-}
-
-export const makeEngine = (db: DatabaseSync, run: Run): Engine => {
+export const makeEngine = (db: DatabaseSync, { retrySchedule, run, toBackend }: Options): Engine => {
   const statements = prepare(db)
-
-  /**
-   * Runs a write. If the disk is full, runs it once more after a checkpoint. The checkpoint copies the pages in the log
-   * to the file. If the file has those pages already, the copy needs no more room, and the log can start again at its
-   * beginning.
-   */
-  const runWrite = <A>(write: () => A) =>
-    run.write(() => {
-      const first = attempted(write)
-      if (Result.isSuccess(first)) return first.success
-      if (!isFull(first.failure)) throw first.failure
-      statements.checkpoint.get()
-      return write()
-    })
+  const withCheckpoint = makeWithCheckpoint(() => statements.checkpoint.get())
+  const submit = makeQueue(db, { retrySchedule, toBackend, withCheckpoint })
 
   const select = ({ id, owner }: StorageKey): StoredRecord | undefined => {
-    const row = statements.read.get({ owner, id }) as Row | undefined
+    const row = statements.read.get(owner, id) as Row | undefined
     return row === undefined ? undefined : toStored(row)
   }
 
-  let blockedMillis = 0
-
-  /**
-   * Runs a write, which returns undefined if its condition does not hold. In that case the write runs again in a
-   * transaction that also reads the stored record, so that no other write comes in between.
-   */
-  const writeOrRefuse = <A>(key: StorageKey, write: () => A | undefined) => {
-    const start = performance.now()
-    const done = runWrite(
-      (): A | Refused => write() ?? transaction(db, () => write() ?? { _tag: "Refused", current: select(key) })
-    )
-    blockedMillis += performance.now() - start
-    if (blockedMillis < maxBlockedMillis) return done
-    blockedMillis = 0
-    return Effect.tap(done, Effect.yieldNow)
-  }
+  const request = <A>(key: StorageKey, length: number, write: () => A | undefined): WriteRequest<A, Refused> => ({
+    write,
+    refuse: () => ({ _tag: "Refused", current: select(key) }),
+    length
+  })
 
   return {
     read: (key) => run.read(() => select(key)),
 
-    put: (key, write) => {
-      const parameters = parametersOfWrite(key, write)
-      return writeOrRefuse(key, () => writtenBy(statements.put, parameters))
-    },
+    put: (key, write) =>
+      submit(request(key, write.data.length, () => writtenBy(statements.put, parametersOfWrite(key, write)))),
 
     swap: (key, write, expectation, nowSeconds) => {
-      const parameters = { ...parametersOfWrite(key, write), now: nowSeconds }
-      if (expectation._tag === "Absent") return writeOrRefuse(key, () => writtenBy(statements.create, parameters))
-      const all = { ...parameters, ...parametersOf(expectation) }
+      if (expectation._tag === "Absent") {
+        const parameters = [...parametersOfWrite(key, write), nowSeconds]
+        return submit(request(key, write.data.length, () => writtenBy(statements.create, parameters)))
+      }
+      const version = expectation.version + write.increment
+      const parameters = [...parametersOfWrite(key, write, version), ...parametersOf(expectation, nowSeconds)]
       const update = statements.update[expectation._tag]
-      return writeOrRefuse(key, (): Written | undefined =>
-        update.run(all).changes === 0 ? undefined : { _tag: "Written", version: expectation.version + write.increment }
+      return submit(
+        request(key, write.data.length, (): Written | undefined =>
+          version > maxVersion || update.run(...parameters).changes === 0 ? undefined : { _tag: "Written", version }
+        )
       )
     },
 
     remove: (key, expectation, nowSeconds) => {
       const statement = expectation === undefined ? statements.removeLive : statements.remove[expectation._tag]
-      const { id, owner } = key
-      const parameters = { owner, id, now: nowSeconds, ...(expectation === undefined ? {} : parametersOf(expectation)) }
-      return writeOrRefuse(key, () =>
-        statement.run(parameters).changes === 0 ? undefined : { _tag: "Removed" as const }
+      const condition = expectation === undefined ? [nowSeconds] : parametersOf(expectation, nowSeconds)
+      return submit(
+        request(key, 0, (): Removed | undefined =>
+          statement.run(key.owner, key.id, ...condition).changes === 0 ? undefined : { _tag: "Removed" }
+        )
       )
     },
 
@@ -158,12 +131,13 @@ export const makeEngine = (db: DatabaseSync, run: Run): Engine => {
         order === "ascending"
           ? [after === undefined ? idPrefix : `${after}\0`, end]
           : [idPrefix, after === undefined ? end : encoder.encode(after)]
-      return run.read(() => readChunk(statements.list[order], { owner, from, to, limit: limit + 1 }, limit, nowSeconds))
+      return run.read(() => readChunk(statements.list[order], [owner, from, to, limit + 1], limit, nowSeconds))
     },
 
     cleanup: Effect.fnUntraced(function* (nowSeconds) {
       for (let removed = 0; ; yield* Effect.yieldNow) {
-        const { changes } = yield* runWrite(() => statements.cleanup.run({ now: nowSeconds - clockSlackSeconds }))
+        const now = nowSeconds - clockSlackSeconds
+        const { changes } = yield* run.write(() => withCheckpoint(() => statements.cleanup.run({ now })))
         removed += Number(changes)
         if (changes < cleanupBatch) return removed
       }
@@ -171,32 +145,30 @@ export const makeEngine = (db: DatabaseSync, run: Run): Engine => {
   }
 }
 
-const parametersOfWrite = ({ id, owner }: StorageKey, { data, expiresAtSeconds, increment, writeId }: Write) => ({
-  owner,
-  id,
-  data,
-  writeId,
-  increment,
-  expiresAt: expiresAtSeconds ?? null
-})
+/** The version is the one to store, or for an upsert the one to add to the stored version. */
+const parametersOfWrite = (
+  { id, owner }: StorageKey,
+  { data, expiresAtSeconds, increment, writeId }: Write,
+  version = increment
+): Array<SQLInputValue> => [version, data, writeId, expiresAtSeconds ?? null, owner, id]
 
 /**
  * Runs a statement to its end, when it commits. `get` would stop at the row that it returns, and hide a failed commit.
  */
-const writtenBy = (statement: StatementSync, parameters: Record<string, SQLInputValue>): Written | undefined => {
-  const [row] = statement.all(parameters) as unknown as ReadonlyArray<Row>
+const writtenBy = (statement: StatementSync, parameters: ReadonlyArray<SQLInputValue>): Written | undefined => {
+  const [row] = statement.all(...parameters) as unknown as ReadonlyArray<Row>
   return row === undefined ? undefined : { _tag: "Written", version: row.version }
 }
 
 const readChunk = (
   statement: StatementSync,
-  parameters: Record<string, SQLInputValue>,
+  parameters: ReadonlyArray<SQLInputValue>,
   limit: number,
   nowSeconds: number
 ): Chunk => {
   const records: Array<Chunk["records"][number]> = []
   let [examined, bytes, last]: [number, number, string | undefined] = [0, 0, undefined]
-  const rows = statement.iterate(parameters)
+  const rows = statement.iterate(...parameters)
   try {
     for (const found of rows) {
       const row = found as unknown as Row
