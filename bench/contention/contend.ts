@@ -18,6 +18,8 @@ export interface Load {
   readonly fibers: number
   /** No fiber begins another update after this time. */
   readonly millis: number
+  /** How long updates that were begun in time may still take. After that they are given up. */
+  readonly drainMillis: number
   /** No fiber does more updates than this. */
   readonly updatesEach: number
   readonly isGrouped: boolean
@@ -72,15 +74,6 @@ const counted = (backend: Backend) => {
   return { counting, counts }
 }
 
-/** Without group commit, each update is a write of its own. */
-const ungrouped = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
-  const { GroupCommit } = VersionedStore as { readonly GroupCommit?: Context.Reference<boolean> }
-  return GroupCommit === undefined ? effect : Effect.provideService(effect, GroupCommit, false)
-}
-
-/** How long updates that were begun in time may still take. After that they are given up. */
-const drainMillis = 5000
-
 export const contend = Effect.fnUntraced(function* (backend: Backend, load: Load) {
   const { counting, counts } = counted(backend)
   const store = yield* VersionedStore.make({ idPrefix: "contended/", schema: Schema.Int }).pipe(
@@ -91,7 +84,7 @@ export const contend = Effect.fnUntraced(function* (backend: Backend, load: Load
   const plain = load.isEffectful
     ? store.updateEffect(key, (n) => Effect.succeed(n + 1))
     : store.update(key, (n) => n + 1)
-  const update = load.isGrouped ? plain : ungrouped(plain)
+  const update = Effect.provideService(plain, VersionedStore.GroupCommit, load.isGrouped)
 
   Object.assign(counts, { requests: 0, writes: 0 })
   const result = { updates: 0, failed: 0, unfinished: 0, longestWaitMillis: 0 }
@@ -117,6 +110,6 @@ export const contend = Effect.fnUntraced(function* (backend: Backend, load: Load
   yield* Effect.forEach(Array.from({ length: load.fibers }), () => fiber, {
     concurrency: "unbounded",
     discard: true
-  }).pipe(Effect.timeoutOption(load.millis + drainMillis))
+  }).pipe(Effect.timeoutOption(load.millis + load.drainMillis))
   return { ...result, ...counts, seconds: (end - start) / 1000 } satisfies Outcome
 })

@@ -9,7 +9,7 @@ import {
   PutItemCommand,
   QueryCommand
 } from "@aws-sdk/client-dynamodb"
-import { Context, Effect, Layer, type Scope } from "effect"
+import { Context, Effect, Layer } from "effect"
 import * as DynamoDb from "../../dist/engine/DynamoDb.js"
 import * as DynamoDbLocal from "../../examples/DynamoDbLocal.ts"
 import {
@@ -25,16 +25,7 @@ import {
   toolbox
 } from "../dynamodb/peers.ts"
 import { StorageBackend, StorageKey, TaskStore } from "../library.ts"
-import {
-  type Contender,
-  compare,
-  type Figure,
-  inEffect,
-  inProgram,
-  inPromise,
-  type Settings,
-  type Step
-} from "../measure.ts"
+import { type Contender, compare, inEffect, inProgram, inPromise, type Settings, type Step } from "../measure.ts"
 import { comparePages, idOf, ownersOf } from "./pages.ts"
 
 const group = "dynamodb"
@@ -89,7 +80,7 @@ const makePeers = [bare, documentClient, electro, toolbox, oneTable]
 
 const operationsOf = (setting: string, peers: readonly [Peer, ...ReadonlyArray<Peer>], backend: Backend) => {
   // The SDK is much code, which is optimized only after thousands of requests.
-  const warmUp = setting === "DynamoDB Local" ? 1 : 8
+  const warmUp = setting === "DynamoDB Local" ? 1 : 6
   const contendersOf = (
     operation: (peer: Peer) => (i: number) => Promise<unknown>,
     ours: Contender
@@ -252,25 +243,23 @@ const compareCreate = Effect.fnUntraced(function* (settings: Settings, endpoint:
 const comparePagesOnLocal = Effect.fnUntraced(function* (settings: Settings, endpoint: string) {
   const client = yield* makeClient(localConfig(endpoint))
   const backend = yield* makeBackend(localConfig(endpoint), true)
-  const owners = ownersOf(100, settings.quick ? 20_000 : 100_000)
+  const owners = ownersOf(100, settings.quick ? 10_000 : 100_000)
   yield* load(client, `OWNER#${owners.few}`, "TASK#", owners.counts.few)
   yield* load(client, `OWNER#${owners.many}`, "TASK#", owners.counts.many)
   return yield* comparePages(settings, group, backend, owners)
 })
 
 export const stepsOf = (settings: Settings): ReadonlyArray<Step> => {
-  const onLocal = <E>(
-    label: string,
-    run: (settings: Settings, endpoint: string) => Effect.Effect<ReadonlyArray<Figure>, E, Scope.Scope>
-  ): Step => ({
-    label,
-    run: Effect.flatMap(DynamoDbLocal.start, (endpoint) => run(settings, endpoint)),
-    missing: DynamoDbLocal.missing
+  const onLocal = Effect.gen(function* () {
+    const endpoint = yield* DynamoDbLocal.start
+    return [
+      ...(yield* compareOnLocal(settings, endpoint)),
+      ...(yield* compareCreate(settings, endpoint)),
+      ...(yield* comparePagesOnLocal(settings, endpoint))
+    ]
   })
   return [
     { label: "a stub", run: compareOnStub(settings) },
-    onLocal("DynamoDB Local", compareOnLocal),
-    onLocal("creating a task", compareCreate),
-    onLocal("pages", comparePagesOnLocal)
+    { label: "DynamoDB Local", run: onLocal, missing: DynamoDbLocal.missing }
   ]
 }

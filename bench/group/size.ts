@@ -67,7 +67,7 @@ const measureImports = Effect.fnUntraced(function* ({ quick }: Settings) {
       .map(({ file, name }) => ({ name, specifier: join(root, file) }))
   ]
   const times = modules.map(() => [] as number[])
-  for (let round = 0; round < (quick ? 2 : 15); round++) {
+  for (let round = 0; round < (quick ? 1 : 15); round++) {
     for (const [i, { specifier }] of modules.entries()) {
       const { millis } = yield* runJson<{ millis: number }>("worker/import.ts", [specifier])
       times[i]?.push(millis)

@@ -11,7 +11,9 @@ const sdk = "SDK's InMemoryTaskStore"
 const hourMillis = 3_600_000
 
 const makeTasks = Effect.gen(function* () {
-  const layer = TaskStore.layerWith({ maxTasksPerOwner: 10_000_000 }).pipe(Layer.provide(Layer.fresh(InMemory.layer)))
+  const layer = TaskStore.layerWith({ maxTasksPerOwner: 10_000_000, maxTtl: "Infinity" }).pipe(
+    Layer.provide(Layer.fresh(InMemory.layer))
+  )
   const ours = Context.get(yield* Layer.build(Layer.fresh(layer)), TaskStore.TaskStore)
   // The SDK's store holds a timer for each task that expires.
   const theirs = yield* Effect.acquireRelease(
@@ -26,8 +28,8 @@ type Tasks = Effect.Success<typeof makeTasks>
 const createOurs = ({ ours }: Tasks, ttl: number) => ours.create({ ownerId, requestMethod: "tools/call", ttl })
 const createTheirs = ({ theirs }: Tasks, ttl: number, i: number) => theirs.createTask({ ttl }, i, request, ownerId)
 
-/** The time to live of the i-th task, so that the living tasks expire in this many different seconds. */
-const ttlOf = (expiries: number) => (i: number) => hourMillis + (i % expiries) * 1000
+/** The time to live of the i-th task: an hour, or one of many, from a minute to sixty hours. */
+const ttlOf = (expiries: number) => (i: number) => (expiries === 1 ? hourMillis : ((i % expiries) + 1) * 60_000)
 
 const compareCreate = Effect.fnUntraced(function* (settings: Settings, setting: string, expiries: number) {
   const tasks = yield* makeTasks
