@@ -128,8 +128,8 @@ const runRound = async ({ run }: Contender, times: number): Promise<Round> => {
 }
 
 /**
- * Runs a contender for a while, so that the engine of JavaScript optimizes it. Returns how many operations fill a round,
- * by the fastest of the last attempts, since the machine may have been busy in one of them.
+ * Runs a contender for a while, so that the engine of JavaScript optimizes it. Returns how many operations fill a
+ * round, by the fastest of the last attempts, since the machine may have been busy in one of them.
  */
 const warmUp = async (contender: Contender, { roundNanos, warmUpNanos }: Rounds): Promise<number> => {
   let [times, spent] = [1, 0]

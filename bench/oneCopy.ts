@@ -1,6 +1,6 @@
 /**
- * Gives the library the same copy of the AWS SDK that the other libraries in this folder use. Two copies would each have
- * to be optimized by the engine of JavaScript, and the library would be measured on the colder one.
+ * Gives the library the same copy of the AWS SDK that the other libraries in this folder use. The engine of JavaScript
+ * would have to optimize each of two copies, and the library would be measured on the colder one.
  */
 import { registerHooks } from "node:module"
 

@@ -84,7 +84,8 @@ const command = Command.make(
   "bench",
   {
     quick: Flag.Boolean("quick").pipe(
-      Flag.withDescription("Takes at most two minutes, with fewer and shorter rounds and fewer records")
+      Flag.withDescription("Takes at most two minutes, with fewer and shorter rounds and fewer records"),
+      Flag.withDefault(false)
     ),
     only: Flag.String("only").pipe(
       Flag.withDescription(`Some of the groups, with commas between them: ${names}`),
