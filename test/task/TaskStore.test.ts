@@ -6,20 +6,28 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as TaskStore from "../../src/task/TaskStore.ts"
 import * as TaskContract from "../../src/testing/TaskContract.ts"
+import * as VersionedStore from "../../src/VersionedStore.ts"
 import { endpoint, layerTable, newTableName } from "../support/dynamoDb.ts"
 import { layerKeys, newKeyPrefix, url } from "../support/redis.ts"
 import { newFiles } from "../support/sqlite.ts"
 
-TaskContract.suite("InMemory", InMemory.layer)
+/** Runs the contract twice: once where changes of one task share writes, and once where each writes on its own. */
+const suites = <E>(name: string, layer: Layer.Layer<StorageBackend, E>) => {
+  TaskContract.suite(name, layer)
+  const ungrouped = Layer.succeed(VersionedStore.GroupCommit, false)
+  TaskContract.suite(`${name}, without group commit`, Layer.merge(layer, ungrouped))
+}
 
-TaskContract.suite("Sqlite", Sqlite.layer({ filename: newFiles()() }))
+suites("InMemory", InMemory.layer)
+
+suites("Sqlite", Sqlite.layer({ filename: newFiles()() }))
 
 describe.skipIf(endpoint === undefined)("DynamoDb", () => {
-  TaskContract.suite("DynamoDb", layerTable({ tableName: newTableName() }))
+  suites("DynamoDb", layerTable({ tableName: newTableName() }))
 })
 
 describe.skipIf(url === undefined)("Redis", () => {
-  TaskContract.suite("Redis", layerKeys({ keyPrefix: newKeyPrefix() }))
+  suites("Redis", layerKeys({ keyPrefix: newKeyPrefix() }))
 })
 
 describe("TaskStore.layerConfig", () => {

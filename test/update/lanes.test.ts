@@ -156,6 +156,95 @@ describe("updates of one record that come while it is written", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("are judged on no record that a group has landed or read before they came", () =>
+    Effect.gen(function* () {
+      const keep: Decision<VersionedRecord> = { _tag: "Keep", answer: (current) => current as VersionedRecord }
+      const keeping = () => Effect.succeed(keep)
+      for (const isWrite of [true, false]) {
+        const { put } = yield* StorageBackend
+        const answer = yield* makeGate
+        const { gate, update } = yield* held(({ index }) => (index === 0 ? { after: answer.pass } : "pass"))
+        const first = yield* start(update(isWrite ? append("1") : keeping))
+        yield* gate.open
+        yield* answer.isReached
+        yield* put(key, "newer")
+        const late = yield* start(update(keeping))
+        yield* answer.open
+        assert.deepStrictEqual(
+          (yield* joinAll([first, late])).map(({ data }) => data),
+          [isWrite ? "01" : "0", "newer"]
+        )
+      }
+    }).pipe(onMemory)
+  )
+
+  it.effect("find no record if the one that a group has landed expires before they run", () =>
+    Effect.gen(function* () {
+      const answer = yield* makeGate
+      const { gate, update } = yield* held(({ index }) => (index === 0 ? { after: answer.pass } : "pass"))
+      const expiring = yield* start(
+        update(() =>
+          Effect.succeed({ ...write("1"), expiresAt: DateTime.makeUnsafe(2000) } as Decision<VersionedRecord>)
+        )
+      )
+      yield* gate.open
+      yield* answer.isReached
+      const late = yield* start(update(append("2")))
+      yield* TestClock.adjust("3 seconds")
+      yield* answer.open
+      yield* Fiber.join(expiring)
+      assert.strictEqual((yield* Fiber.join(late)).data, "2")
+    }).pipe(onMemory)
+  )
+
+  it.effect("are judged on no record that a conflict carried before they came", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const answer = yield* makeGate
+      const { gate, update } = yield* held(({ index }) =>
+        index === 0 ? { before: Effect.orDie(put(key, "theirs")), after: answer.pass } : "pass"
+      )
+      const keep: Decision<VersionedRecord> = { _tag: "Keep", answer: (current) => current as VersionedRecord }
+      const first = yield* start(
+        update((current) => (current?.data === "0" ? append("1")(current) : Effect.succeed(keep)))
+      )
+      yield* gate.open
+      yield* answer.isReached
+      yield* put(key, "newer")
+      const late = yield* start(update(() => Effect.succeed(keep)))
+      yield* answer.open
+      assert.deepStrictEqual(
+        (yield* joinAll([first, late])).map(({ data }) => data),
+        ["newer", "newer"]
+      )
+    }).pipe(onMemory)
+  )
+
+  it.effect("are judged on no record that the leader's conflict carried before they came", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const answer = yield* makeGate
+      const { backend } = yield* faulty(({ index, name }) =>
+        name === "putIfVersion" && index === 1
+          ? { before: Effect.orDie(put(key, "theirs")), after: answer.pass }
+          : "pass"
+      )
+      yield* put(key, "0")
+      const run = Update.make(backend)
+      const keep: Decision<VersionedRecord> = { _tag: "Keep", answer: (current) => current as VersionedRecord }
+      const decide: Change = (current) => (current?.data === "0" ? append("1")(current) : Effect.succeed(keep))
+      const leader = yield* start(run({ key, isShared: true, decide }))
+      yield* answer.isReached
+      yield* put(key, "newer")
+      const late = yield* start(run({ key, isShared: true, decide }))
+      yield* answer.open
+      assert.deepStrictEqual(
+        (yield* joinAll([leader, late])).map(({ data }) => data),
+        ["newer", "newer"]
+      )
+    }).pipe(onMemory)
+  )
+
   it.effect("run all again after a conflict, on the record that it carried", () =>
     Effect.gen(function* () {
       const { put } = yield* StorageBackend
@@ -281,6 +370,21 @@ describe("a caller that is interrupted", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("is left out if its function has run, and that of another one still runs", () =>
+    Effect.gen(function* () {
+      const slow = yield* makeGate
+      const { gate, other, update } = yield* held()
+      const first = yield* start(update(append("1")))
+      const second = yield* start(update((current) => Effect.andThen(slow.pass, append("2")(current))))
+      yield* gate.open
+      yield* slow.isReached
+      yield* Fiber.interrupt(first)
+      yield* slow.open
+      yield* Fiber.join(second)
+      assert.strictEqual((yield* other.get(key)).data, "02")
+    }).pipe(onMemory)
+  )
+
   it.effect("returns at once although its function has been sent, and is left out if the group runs again", () =>
     Effect.gen(function* () {
       const { put } = yield* StorageBackend
@@ -339,6 +443,8 @@ describe("a caller that is interrupted", () => {
       )
       yield* gate.open
       yield* second.isReached
+      // The request's fiber has gone on to this test. Now the lane sees that the request waits.
+      yield* Effect.yieldNow
       const interruptions = yield* Effect.forEach(members, (member) => start(Fiber.interrupt(member)))
       for (const interruption of interruptions) assert.isUndefined(interruption.pollUnsafe())
       yield* second.open
@@ -442,6 +548,25 @@ describe("a lane", () => {
       assert.isUndefined(late.pollUnsafe())
       yield* TestClock.adjust("20 seconds")
       assert.propertyVal(yield* Effect.flip(Fiber.join(late)), "_tag", "VersionConflict")
+    }).pipe(onMemory)
+  )
+
+  it.effect("waits after eight conflicts in a row, and then reads the record again", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const { gate, taken, update } = yield* held(({ name }) =>
+        name === "putIfVersion" ? { before: Effect.orDie(put(key, "theirs")) } : "pass"
+      )
+      const member = yield* start(update(append("1")))
+      yield* gate.open
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(
+        taken(),
+        Array.from({ length: 9 }, () => "putIfVersion")
+      )
+      yield* TestClock.adjust("50 millis")
+      assert.deepStrictEqual(taken().slice(0, 2), ["get", "putIfVersion"])
+      yield* Fiber.interrupt(member)
     }).pipe(onMemory)
   )
 

@@ -4,7 +4,7 @@ import { StorageBackend, type VersionedRecord } from "../../src/StorageBackend.t
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import type { Decision } from "../../src/update/attempt.ts"
 import * as Update from "../../src/update/run.ts"
-import { append, faulty, key, makeGate, onMemory, start } from "./support.ts"
+import { append, faulty, joinAll, key, makeGate, onMemory, start } from "./support.ts"
 
 for (const isShared of [true, false]) {
   describe(`an update alone, ${isShared ? "which could share a write" : "which shares none"}`, () => {
@@ -157,33 +157,35 @@ describe("an update whose function is an Effect", () => {
     }).pipe(onMemory)
   )
 
-  it.effect("may update the same record, or another one that waits for it, from within its turn", () =>
+  it.effect("waits for no other turn from within its own, since two could wait for each other", () =>
     Effect.gen(function* () {
-      const { backend, other } = yield* faulty(({ name }) =>
-        name === "putIfVersion" ? { before: Effect.yieldNow } : "pass"
-      )
+      const { backend, other } = yield* faulty()
       const update = Update.make(backend)
-      const nested = (id: string, inner: string) => {
-        let isFirst = true
-        const updateInner = Effect.suspend(() => {
-          if (!isFirst) return Effect.void
-          isFirst = false
-          return Effect.orDie(update({ key: place(inner), isShared: true, decide: append("i") }))
-        })
-        return update({
-          key: place(id),
-          isShared: false,
-          retrySchedule: Schedule.recurs(100),
-          decide: (current) => Effect.andThen(updateInner, append(id)(current))
-        })
+      const schedules = [undefined, Schedule.recurs(100)]
+      for (const [outer, retrySchedule] of schedules.flatMap((a) => schedules.map((b) => [a, b] as const))) {
+        const gates = { a: yield* makeGate, b: yield* makeGate }
+        const nested = (id: "a" | "b", inner: string) => {
+          const updateInner = update({ key: place(inner), isShared: true, retrySchedule, decide: append("i") })
+          let isFirst = true
+          const once = Effect.suspend(() => {
+            const effect = isFirst ? Effect.andThen(gates[id].pass, Effect.orDie(updateInner)) : Effect.void
+            isFirst = false
+            return effect
+          })
+          const decide = (current: VersionedRecord | undefined) => Effect.andThen(once, append(id)(current))
+          // It leads a lane, or with a schedule of its own has a turn, from the start.
+          return start(update({ key: place(id), isShared: true, retrySchedule: outer, decide }))
+        }
+        const fibers = [yield* nested("a", "b"), yield* nested("b", "a")]
+        yield* gates.a.isReached
+        yield* gates.b.isReached
+        yield* gates.a.open
+        yield* gates.b.open
+        yield* joinAll(fibers)
       }
-      // Each runs in a turn of its own key, and updates the key of the other.
-      yield* Effect.all([nested("a", "b"), nested("b", "a"), nested("a", "b"), nested("b", "a")], {
-        concurrency: "unbounded"
-      })
       const sorted = (data: string) => Array.from(data).toSorted().join("")
-      assert.strictEqual(sorted((yield* other.get(place("a"))).data), "aaii")
-      assert.strictEqual(sorted((yield* other.get(place("b"))).data), "bbii")
+      assert.strictEqual(sorted((yield* other.get(place("a"))).data), "aaaaiiii")
+      assert.strictEqual(sorted((yield* other.get(place("b"))).data), "bbbbiiii")
     }).pipe(onMemory)
   )
 })
