@@ -146,7 +146,7 @@ export const make = (backend: StorageBackend["Service"]): Run => {
 
   /** Joins the lane of its record. If there is none, it opens one and leads it. */
   const share = <A, E, R>(update: Update<A, E, R>, lanes: Lanes, fiber: AnyFiber) => {
-    const deadline = deadlineFrom(lanes.clock)
+    const calledAt = lanes.clock.currentTimeMillisUnsafe()
     let led: Lane | undefined
     const end = (): Effect.Effect<void> => {
       if (led === undefined) return Effect.void
@@ -160,8 +160,9 @@ export const make = (backend: StorageBackend["Service"]): Run => {
         const busy = find(lanes, update.key)
         if (busy === undefined) {
           led = open(lanes, update.key)
-          return lead(update, led, fiber, deadline, end)
+          return lead(update, led, fiber, calledAt, end)
         }
+        const deadline = deadlineFrom(lanes.clock)
         return isUngrouped(fiber) ? freeThenAlone(update, patienceUntil(deadline)) : join(update, busy, fiber, deadline)
       }),
       end
@@ -173,11 +174,14 @@ export const make = (backend: StorageBackend["Service"]): Run => {
     update: Update<A, E, R>,
     lane: Lane,
     fiber: AnyFiber,
-    deadline: number,
+    calledAt: number,
     end: () => Effect.Effect<void>
   ) =>
     Effect.flatMap(attempt(backend, update, startOf(update), lane), (result): Effect.Effect<A, Failure<E>, R> => {
       if (!(result instanceof Lost)) return Effect.succeed(result)
+      // The monotonic time costs more than all else that leads a lane, so the call reads the wall clock.
+      const elapsed = Math.max(0, lane.lanes.clock.currentTimeMillisUnsafe() - calledAt)
+      const deadline = deadlineFrom(lane.lanes.clock) - elapsed
       if (isUngrouped(fiber)) return Effect.andThen(end(), afterLost(update, patienceUntil(deadline), result))
       const { conflict } = result
       if (conflict !== undefined && monotonicMillis(lane.lanes.clock) >= deadline) return Effect.fail(conflict)
