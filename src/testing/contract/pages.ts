@@ -1,4 +1,5 @@
 /** Promise 6: pages. */
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as TestClock from "effect/testing/TestClock"
 import * as assert from "../internal/assert.ts"
@@ -103,6 +104,25 @@ export const pages: ReadonlyArray<Draft> = [
         assert.isAtMost(page.records.length, 4)
         assert.deepStrictEqual(idsOf(yield* listAll(prefixOf(owner), { limit: 4, order })), inOrder(live, order))
       }
+    })
+  ),
+
+  example(
+    6,
+    "a page that ends at the first or the last id that there can be is followed by nothing",
+    Effect.fnUntraced(function* (backend, owner) {
+      const [first, last] = ["a", `a${"\u{10FFFF}".repeat(127)}\u00ff`]
+      const between = ["a/b", "a/😀"]
+      yield* Effect.forEach(between, (id) => backend.put(keyOf(owner, id), id))
+      yield* Effect.forEach([first, last], (id) => backend.put(keyOf(owner, id), id))
+      const prefix = prefixOf(owner, "a")
+      for (const order of ["ascending", "descending"] as const) {
+        const ids = inOrder([first, ...between, last], order)
+        for (const limit of [1, 2, 4]) assert.deepStrictEqual(idsOf(yield* listAll(prefix, { limit, order })), ids)
+      }
+      // The last page still examines an expired record, and is then to be filled up from after the first id.
+      yield* Effect.forEach(between, (id) => backend.put(keyOf(owner, id), id, { expiresAt: DateTime.makeUnsafe(0) }))
+      assert.deepStrictEqual(idsOf(yield* listAll(prefix, { limit: 3, order: "descending" })), [last, first])
     })
   ),
 

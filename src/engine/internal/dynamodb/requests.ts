@@ -222,11 +222,11 @@ const makeRemove =
   }
 
 /**
- * At or above every sort key that starts with a prefix: an id has at most 512 bytes, and U+10FFFF, of four bytes, is
+ * At or above every id that starts with a prefix: an id has at most 512 bytes, and U+10FFFF, of four bytes, is
  * the last character in UTF-8.
  */
-const endOf = (startsWith: string, idPrefix: string): string =>
-  startsWith + "\u{10FFFF}".repeat(Math.ceil((maxIdBytes - byteLength(idPrefix)) / 4))
+const endOf = (ownPrefix: string, idPrefix: string): string =>
+  ownPrefix + idPrefix + "\u{10FFFF}".repeat(Math.ceil((maxIdBytes - byteLength(idPrefix)) / 4))
 
 /**
  * The sort keys of a page. A page that continues has the cursor's key as a bound of the range, which ExclusiveStartKey
@@ -242,7 +242,7 @@ const keyRangeOf = (layout: Layout, idPrefix: string, { after, order }: Pick<Ran
   if (order === "ascending") {
     return {
       condition: " AND #sk BETWEEN :from AND :to",
-      values: { ":from": from, ":to": S(endOf(startsWith, idPrefix)) }
+      values: { ":from": from, ":to": S(endOf(layout.idPrefix, idPrefix)) }
     }
   }
   // A key can't be compared with an empty text.
@@ -253,6 +253,9 @@ const keyRangeOf = (layout: Layout, idPrefix: string, { after, order }: Pick<Ran
 const makeList =
   (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): Engine["list"] =>
   ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
+    const end = order === "ascending" ? endOf("", idPrefix) : idPrefix
+    // DynamoDB takes a range from a key to itself for an equality, and refuses to start after it.
+    if (after === end) return Effect.succeed({ records: [], next: undefined })
     const range = keyRangeOf(layout, idPrefix, { after, order })
     const keys = `#pk = :pk${range.condition}`
     const command = new QueryCommand({
