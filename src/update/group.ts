@@ -57,6 +57,8 @@ interface Landing {
   isKnown: boolean
   /** Whether `base` was seen since the last of the members came. */
   isFresh: boolean
+  /** Whether members have been gathered before. */
+  hasGathered: boolean
 }
 
 /** Serves a lane's queue until it is empty. */
@@ -74,12 +76,14 @@ export const drain = (lane: Lane): Effect.Effect<void> =>
         yield* Effect.callback<void>((resume) => start(() => resume(Effect.void)))
       }
     }
+    // Nothing comes between this and the last look at the queue, since the fiber is not paused here.
+    close(lane)
   }).pipe(
     Effect.onExit((exit) =>
       Effect.sync(() => {
-        close(lane)
-        // A defect of this module must not leave callers that wait for ever.
         if (Exit.isSuccess(exit)) return
+        // A defect of this module must not leave callers that wait for ever.
+        close(lane)
         for (const member of lane.group) member.settle(exit)
         for (const waiting of lane.queue.splice(0)) waiting.evict()
       })
@@ -119,7 +123,8 @@ const begin = (lane: Lane): Landing => {
     members: [],
     base: base === undefined ? known : base.record,
     isKnown: base !== undefined || known !== undefined,
-    isFresh: base?.isOutOfDate === false
+    isFresh: base?.isOutOfDate === false,
+    hasGathered: false
   }
 }
 
@@ -132,7 +137,9 @@ const gather = (landing: Landing): void => {
     const [head] = lane.queue.splice(0, 1) as [Member]
     if (isHere(head)) members.push(head)
   }
-  if (before > 0 && members.length > before) landing.isFresh = false
+  // The record may be from before those came, even if all who were there have ended.
+  if (landing.hasGathered && members.length > before) landing.isFresh = false
+  landing.hasGathered = true
   landing.members = lane.group = members
 }
 

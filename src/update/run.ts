@@ -23,6 +23,7 @@ import {
   enqueue,
   find,
   type Lane,
+  type Lanes,
   lanesOf,
   type Member,
   open,
@@ -95,9 +96,9 @@ export const make = (backend: StorageBackend["Service"]): Run => {
       const lanes = lanesBy(fiber.getRef(Clock.Clock))
       const alone = (hasWaited: boolean) => Effect.provideService(run(hasWaited), IsInTurn, true)
       const busy = find(lanes, key)
-      if (busy !== undefined) return waitForTurn(busy, deadline, alone(true))
-      const lane = open(lanes, key)
-      return Effect.onExit(alone(false), () => leave(lane, fiber))
+      if (busy !== undefined && isSync(fiber)) return run(false)
+      if (busy !== undefined) return waitForTurn(lanes, key, deadline, alone(true), inTurn(key, deadline, run))
+      return leading(lanes, key, fiber, () => alone(false), inTurn(key, deadline, run))
     })
 
   /** Attempts until the update has landed. Between two attempts without a wait, it stays in its turn. */
@@ -137,36 +138,37 @@ export const make = (backend: StorageBackend["Service"]): Run => {
   })
 
   /** Leads a lane with one attempt of its own. After a conflict, it becomes a member like the others. */
-  const lead = <A, E, R>(update: Update<A, E, R>, lane: Lane, fiber: AnyFiber, deadline: number) => {
-    let isLeading = true
-    const end = () => {
-      isLeading = false
-      return leave(lane, fiber)
-    }
-    return Effect.onExit(
-      Effect.flatMap(attempt(backend, update, startOf(update), lane), (result): Effect.Effect<A, Failure<E>, R> => {
-        if (!(result instanceof Lost)) return Effect.succeed(result)
-        if (isUngrouped(fiber)) return Effect.andThen(end(), afterLost(update, patienceUntil(deadline), result))
-        if (result.conflict !== undefined && monotonicMillis(lane.lanes.clock) >= deadline)
-          return Effect.fail(result.conflict)
-        const start = startAfter(result)
-        lane.conflicts++
-        lane.base = start && { ...start, isOutOfDate: lane.queue.length > 0 }
-        return join(update, lane, fiber, deadline, end)
-      }),
-      () => (isLeading ? end() : Effect.void)
+  const lead = <A, E, R>(update: Update<A, E, R>, lanes: Lanes, fiber: AnyFiber, deadline: number) =>
+    leading(
+      lanes,
+      update.key,
+      fiber,
+      (lane, end) =>
+        Effect.flatMap(attempt(backend, update, startOf(update), lane), (result): Effect.Effect<A, Failure<E>, R> => {
+          if (!(result instanceof Lost)) return Effect.succeed(result)
+          if (isUngrouped(fiber)) return Effect.andThen(end(), afterLost(update, patienceUntil(deadline), result))
+          if (result.conflict !== undefined && monotonicMillis(lanes.clock) >= deadline)
+            return Effect.fail(result.conflict)
+          const start = startAfter(result)
+          lane.conflicts++
+          lane.base = start && { ...start, isOutOfDate: lane.queue.length > 0 }
+          return join(update, lanes, fiber, deadline, end)
+        }),
+      enter(update, deadline)
     )
-  }
 
   /** Waits in a lane's queue until a group has landed with it: at the head if it has led the lane until now. */
   const join = <A, E, R>(
     update: Update<A, E, R>,
-    lane: Lane,
+    lanes: Lanes,
     fiber: AnyFiber,
     deadline: number,
     endLead?: () => unknown
   ) =>
     Effect.callback<A, Failure<E>, R>((resume) => {
+      // The fiber may have been paused on its way here, and the lane may have ended.
+      const lane = find(lanes, update.key)
+      if (lane === undefined) return resume(enter(update, deadline))
       let settled = false
       let onSettled = () => {
         settled = true
@@ -198,21 +200,27 @@ export const make = (backend: StorageBackend["Service"]): Run => {
   const afterWait = <A, E, R>(update: Update<A, E, R>, deadline: number): Effect.Effect<A, Failure<E>, R> =>
     Effect.provideService(freeThenAlone(update, patienceUntil(deadline)), IsInTurn, true)
 
+  /** Leads a lane if there is none, and otherwise waits in it. */
+  const enter = <A, E, R>(update: Update<A, E, R>, deadline: number): Effect.Effect<A, Failure<E>, R> =>
+    Effect.withFiber((fiber) => enterFrom(fiber, update, deadline))
+
+  const enterFrom = <A, E, R>(fiber: AnyFiber, update: Update<A, E, R>, deadline: number) => {
+    const lanes = lanesBy(fiber.getRef(Clock.Clock))
+    if (find(lanes, update.key) === undefined) return lead(update, lanes, fiber, deadline)
+    if (isUngrouped(fiber)) return freeThenAlone(update, patienceUntil(deadline))
+    return join(update, lanes, fiber, deadline)
+  }
+
   return (update) =>
     Effect.withFiber((fiber) => {
       const clock = fiber.getRef(Clock.Clock)
-      const { isShared, key, retrySchedule } = update
+      const { isShared, retrySchedule } = update
       if (retrySchedule !== undefined) {
         const patience = { deadline: deadlineFrom(clock), retry: bySchedule(retrySchedule) }
         return isShared ? alone(update, patience, startOf(update)) : freeThenAlone(update, patience)
       }
       if (!isShared) return freeThenAlone(update, patienceUntil(deadlineFrom(clock)))
-      const lanes = lanesBy(clock)
-      const deadline = deadlineFrom(clock)
-      const busy = find(lanes, key)
-      if (busy === undefined) return lead(update, open(lanes, key), fiber, deadline)
-      if (isUngrouped(fiber)) return freeThenAlone(update, patienceUntil(deadline))
-      return join(update, busy, fiber, deadline)
+      return enterFrom(fiber, update, deadlineFrom(clock))
     })
 }
 
@@ -226,8 +234,40 @@ const patienceUntil = (deadline: number): Patience => ({ deadline, retry: untilD
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
+/** Whether a fiber runs in `Effect.runSync`, and so can't wait. */
+const isSync = (fiber: AnyFiber): boolean => fiber.cache.scheduler.executionMode === "sync"
+
 /** Nobody waits for a turn from within a turn. */
-const isUngrouped = (fiber: AnyFiber): boolean => fiber.getRef(IsInTurn) || !fiber.getRef(GroupCommit)
+const isUngrouped = (fiber: AnyFiber): boolean => fiber.getRef(IsInTurn) || !fiber.getRef(GroupCommit) || isSync(fiber)
+
+/**
+ * Opens a lane and runs an effect as its leader, which ends its lead when it exits, if it has not called `end` before.
+ *
+ * A fiber may be paused between any two of its steps, and interrupted while it is paused. So the lane is opened when
+ * the finalizer that ends it is in place. If another fiber has opened the lane by then, `otherwise` runs.
+ */
+const leading = <A, E, R>(
+  lanes: Lanes,
+  key: StorageKey,
+  fiber: AnyFiber,
+  run: (lane: Lane, end: () => Effect.Effect<void>) => Effect.Effect<A, E, R>,
+  otherwise: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
+  let led: Lane | undefined
+  const end = () => {
+    if (led !== undefined) leave(led, fiber)
+    led = undefined
+    return Effect.void
+  }
+  return Effect.onExit(
+    Effect.suspend(() => {
+      if (find(lanes, key) !== undefined) return otherwise
+      led = open(lanes, key)
+      return run(led, end)
+    }),
+    end
+  )
+}
 
 /** An update that has to wait before its next attempt. */
 class Wait {
@@ -254,7 +294,7 @@ const attemptAtOnce = Effect.fnUntraced(function* <A, E, R>(
 })
 
 /** Ends the lead of a lane. If others wait, a fiber that belongs to none of them serves them. */
-const leave = (lane: Lane, fiber: AnyFiber): Effect.Effect<void> => {
+const leave = (lane: Lane, fiber: AnyFiber): void => {
   const { landed } = lane
   if (lane.queue.length === 0) {
     close(lane)
@@ -265,15 +305,23 @@ const leave = (lane: Lane, fiber: AnyFiber): Effect.Effect<void> => {
     }
     Effect.runForkWith(withoutParent(fiber.context))(drain(lane))
   }
-  return Effect.void
 }
 
-const waitForTurn = <A, E, R>(lane: Lane, deadline: number, effect: Effect.Effect<A, E, R>) => {
+/** Runs an effect when its turn comes in a lane, or another one if the lane has ended meanwhile. */
+const waitForTurn = <A, E, R>(
+  lanes: Lanes,
+  key: StorageKey,
+  deadline: number,
+  effect: Effect.Effect<A, E, R>,
+  otherwise: Effect.Effect<A, E, R>
+) => {
   let release = () => {}
-  let turn: Turn | undefined
+  let dropTurn = () => {}
   return Effect.onExit(
     Effect.callback<A, E, R>((resume) => {
-      turn = {
+      const lane = find(lanes, key)
+      if (lane === undefined) return resume(otherwise)
+      const turn: Turn = {
         _tag: "Turn",
         deadline,
         start: (over) => {
@@ -282,11 +330,12 @@ const waitForTurn = <A, E, R>(lane: Lane, deadline: number, effect: Effect.Effec
         },
         evict: () => resume(effect)
       }
+      dropTurn = () => dequeue(lane, turn)
       enqueue(lane, turn)
     }),
     () =>
       Effect.sync(() => {
-        if (turn !== undefined) dequeue(lane, turn)
+        dropTurn()
         release()
       })
   )
