@@ -178,9 +178,7 @@ const runAll = Effect.fnUntraced(function* (landing: Landing) {
   let record = landing.base
   for (const member of landing.members) {
     const decided = decide(member, record)
-    const exit = isDecided(decided)
-      ? decided
-      : yield* Effect.exit(Effect.provideContext(decided, Context.add(member.context, IsInTurn, true)))
+    const exit = isDecided(decided) ? decided : yield* runEffect(landing, member, decided)
     if (Exit.isSuccess(exit) && exit.value._tag === "Write") {
       const { data, expiresAt } = exit.value
       const version = (landing.base?.version ?? 0) + ++writes
@@ -188,9 +186,33 @@ const runAll = Effect.fnUntraced(function* (landing: Landing) {
     }
     outcomes.push({ member, exit, writes, record })
     record = live(record, nowSeconds)
-    if (monotonicMillis(clock) > end) break
+    if (member.isGone || monotonicMillis(clock) > end) break
   }
   return outcomes
+})
+
+/**
+ * Runs what a member's function has left to do, for example a Schema that decodes asynchronously. It is interrupted if
+ * the member's caller is. The members wait for it no longer than until the first deadline among them: then all go on
+ * without the lane.
+ */
+const runEffect = Effect.fnUntraced(function* ({ lane, members }: Landing, member: Member, decided: Decided) {
+  const context = Context.add(member.context, IsInTurn, true)
+  const fiber = yield* Effect.forkChild(Effect.provideContext(decided, context), { startImmediately: true })
+  const exit = fiber.pollUnsafe()
+  if (exit !== undefined) return exit
+  if (member.isGone) fiber.interruptUnsafe()
+  lane.running = { member, fiber }
+  const millis = Math.max(0, Math.min(...members.map(({ deadline }) => deadline)) - monotonicMillis(lane.lanes.clock))
+  const inTime = yield* Effect.timeoutOption(Fiber.await(fiber), millis)
+  lane.running = undefined
+  if (Option.isSome(inTime)) return inTime.value
+  fiber.interruptUnsafe()
+  for (const member of members) {
+    member.isGone = true
+    member.evict()
+  }
+  return Exit.interrupt()
 })
 
 type Decided = Effect.Effect<Decision<unknown>, unknown>
@@ -347,7 +369,7 @@ const halve = (landing: Landing): void => {
   const { lane, members } = landing
   lane.room = Math.max(1, Math.ceil(members.length / 2))
   lane.queue.unshift(...members.slice(lane.room))
-  landing.members = members.slice(0, lane.room)
+  landing.members = lane.group = members.slice(0, lane.room)
 }
 
 /** The backend takes no such record. A member is refused only if it is the only one that wrote, on a fresh record. */

@@ -60,6 +60,8 @@ export interface Lane extends Led {
   /** The group that is being landed, and its request. */
   group: ReadonlyArray<Member>
   request: Fiber.Fiber<unknown, unknown> | undefined
+  /** The member of the group whose function did not end at once, and the fiber that it runs in. */
+  running: { readonly member: Member; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
   /** Evicts those that wait too long. */
   watch: Fiber.Fiber<void> | undefined
 }
@@ -127,6 +129,7 @@ const newLane = (lanes: Lanes): Lane => ({
   landedBytes: 0,
   group: [],
   request: undefined,
+  running: undefined,
   watch: undefined
 })
 

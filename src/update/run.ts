@@ -346,6 +346,7 @@ const abandon = (lane: Lane, member: Member): boolean => {
   member.isGone = true
   dequeue(lane, member)
   if (!lane.group.includes(member)) return false
+  if (lane.running?.member === member) lane.running.fiber.interruptUnsafe()
   cancelUnneeded(lane)
   return true
 }

@@ -449,6 +449,54 @@ describe("a caller that is interrupted", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("holds up nobody if its function never ends", () =>
+    Effect.gen(function* () {
+      const { gate, leader, update } = yield* held()
+      const isRunning = yield* Deferred.make<void>()
+      const endless = yield* start(update(() => Effect.andThen(Deferred.succeed(isRunning, undefined), Effect.never)))
+      const other = yield* start(update(append("2")))
+      yield* gate.open
+      yield* Deferred.await(isRunning)
+      yield* Fiber.interrupt(endless)
+      assert.deepStrictEqual(
+        (yield* joinAll([leader, other])).map(({ data }) => data),
+        ["0", "02"]
+      )
+    }).pipe(onMemory)
+  )
+
+  it.effect("and is not interrupted holds up the others for 30 seconds at most, if its function never ends", () =>
+    Effect.gen(function* () {
+      const { gate, other, update } = yield* held()
+      const isRunning = yield* Deferred.make<void>()
+      const endless = yield* start(update(() => Effect.andThen(Deferred.succeed(isRunning, undefined), Effect.never)))
+      const fibers = [yield* start(update(append("2"))), yield* start(update(append("3")))]
+      yield* gate.open
+      yield* Deferred.await(isRunning)
+      yield* TestClock.adjust("30 seconds")
+      yield* joinAll(fibers)
+      assert.strictEqual((yield* other.get(key)).data.length, 3)
+      yield* Fiber.interrupt(endless)
+    }).pipe(onMemory)
+  )
+
+  it.effect("ends if its group has been halved, although it must know whether its write landed", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const { gate, run } = yield* held(({ name }) =>
+        name === "putIfVersion" ? { before: Effect.orDie(put(key, "theirs")) } : "pass"
+      )
+      const told = () => start(run({ key, isShared: true, decide: append("1"), onLanded: () => {} }))
+      const members = yield* Effect.forEach(Array.from({ length: 4 }), told)
+      yield* gate.open
+      // The lane waits after its conflicts.
+      yield* TestClock.adjust(0)
+      const interrupted = yield* start(Fiber.interruptAll(members))
+      yield* TestClock.adjust("50 millis")
+      assert.isDefined(interrupted.pollUnsafe())
+    }).pipe(onMemory)
+  )
+
   it.effect("waits for its write if it must know whether that landed", () =>
     Effect.gen(function* () {
       const second = yield* makeGate
