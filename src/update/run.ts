@@ -39,10 +39,12 @@ import { bySchedule, monotonicMillis, type Retry, untilDeadline } from "./retry.
  * record, and land in one compare-and-set, up to 256 at a time. Each gets its own result and its own version, and only
  * once the write has landed.
  *
- * The functions of updates that wait run in a fiber that belongs to none of the callers. The metric
- * `effect_versioned_store.updates_per_write` is a histogram of how many updates landed in each of that fiber's writes;
- * a write of an update that did not wait is not in it. If it is switched off, an update writes on its own, and after a
- * conflict takes turns with the others of its process.
+ * The functions of updates that wait run in a fiber that belongs to none of the callers. A function may run several
+ * times, so it must be pure. The metric `effect_versioned_store.updates_per_write` is a histogram of how many updates
+ * landed in each of that fiber's writes. It does not count the writes of updates that did not wait.
+ *
+ * If group commit is switched off, an update writes on its own, and after a conflict takes turns with the others of its
+ * process. An update in `Effect.runSync` does so as well if others run, and takes no turns, since it can't wait.
  *
  * @example
  * ```ts

@@ -480,23 +480,6 @@ describe("a caller that is interrupted", () => {
     }).pipe(onMemory)
   )
 
-  it.effect("ends if its group has been halved, although it must know whether its write landed", () =>
-    Effect.gen(function* () {
-      const { put } = yield* StorageBackend
-      const { gate, run } = yield* held(({ name }) =>
-        name === "putIfVersion" ? { before: Effect.orDie(put(key, "theirs")) } : "pass"
-      )
-      const told = () => start(run({ key, isShared: true, decide: append("1"), onLanded: () => {} }))
-      const members = yield* Effect.forEach(Array.from({ length: 4 }), told)
-      yield* gate.open
-      // The lane waits after its conflicts.
-      yield* TestClock.adjust(0)
-      const interrupted = yield* start(Fiber.interruptAll(members))
-      yield* TestClock.adjust("50 millis")
-      assert.isDefined(interrupted.pollUnsafe())
-    }).pipe(onMemory)
-  )
-
   it.effect("waits for its write if it must know whether that landed", () =>
     Effect.gen(function* () {
       const second = yield* makeGate
