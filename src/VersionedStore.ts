@@ -215,8 +215,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
    * options give another.
    *
    * Two requests if no other update of the record runs. Updates that run at the same time in one process share their
-   * requests: see {@link GroupCommit}. After a conflict with another process, the update is written again from the record
-   * that the conflict carried, which takes one request more, or two if it has waited and reads the record again.
+   * requests: see {@link GroupCommit}. After a conflict with another process, the update runs again on the record that
+   * the conflict carried, which takes one request more, or two if it has waited and reads the record again.
    *
    * @example
    * ```ts
