@@ -54,7 +54,7 @@ export interface Record<out A> {
 export interface UpdateOptions {
   /** When the record expires, rounded up to a whole second. If it is left out, the expiry stays as it is. */
   readonly expiresAt?: DateTime.Utc | "never" | undefined
-  /** How this call retries a conflict. */
+  /** How this call retries a conflict. With a schedule of its own, it shares no write with other updates. */
   readonly retrySchedule?: Schedule.Schedule<unknown, StorageError.VersionConflict> | undefined
 }
 
@@ -101,7 +101,8 @@ export type ReadError = StorageKey.InvalidKey | Schema.SchemaError | StorageErro
 export type WriteError = ReadError | StorageError.CapacityExceeded
 
 /**
- * What an update fails with. It fails with `VersionConflict` if the retry schedule is spent.
+ * What an update fails with. It fails with `VersionConflict` if its retry schedule is spent, or after 30 seconds of
+ * conflicts if it has none.
  *
  * @category errors
  * @since 0.1.0
@@ -210,8 +211,12 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
 
   /**
    * Reads a record, applies a function, and writes the outcome by compare-and-set. After a conflict the function runs
-   * again on the newest record. It keeps the expiry unless it gives another. Two requests; a first conflict takes one
-   * more, and each later one two more.
+   * again on the newest record. So it may run several times, and must be pure. The update keeps the expiry unless the
+   * options give another.
+   *
+   * Two requests if no other update of the record runs. Updates that run at the same time in one process share their
+   * requests: see {@link GroupCommit}. After a conflict with another process, the update runs again on the record that
+   * the conflict carried, which takes one request more, or two if it has waited and reads the record again.
    *
    * @example
    * ```ts
@@ -235,7 +240,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<Record<A>, UpdateError, RD | RE>
 
   /**
-   * Like `update`, with a function that is an Effect and may fail. The function runs again after each conflict.
+   * Like `update`, with a function that is an Effect and may fail. The function runs again after each conflict, so its
+   * effects may happen several times. It shares no write with other updates.
    *
    * @example
    * ```ts
@@ -260,7 +266,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
 
   /**
    * Like `update`, with a function that may decide to write nothing. If it returns None, the record stays as it is and
-   * is returned, for one request.
+   * is returned, for one request if no other update of the record runs.
    *
    * @example
    * ```ts
@@ -309,7 +315,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<B, UpdateError, RD | RE>
 
   /**
-   * Like `modify`, with a function that is an Effect and may fail. The function runs again after each conflict.
+   * Like `modify`, with a function that is an Effect and may fail. The function runs again after each conflict, so its
+   * effects may happen several times. It shares no write with other updates.
    *
    * @example
    * ```ts
@@ -334,7 +341,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
 
   /**
    * Like `modify`, with a function that may decide to write nothing: if it returns None beside its result, the record
-   * stays as it is, for one request.
+   * stays as it is, for one request if no other update of the record runs.
    *
    * @example
    * ```ts
@@ -360,7 +367,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<B, UpdateError, RD | RE>
 
   /**
-   * Like `update`, and creates the record if there is none.
+   * Like `update`, and creates the record if there is none. The function may run with None first and then, after a
+   * conflict, with a value.
    *
    * @example
    * ```ts

@@ -67,8 +67,8 @@ const toKeyValueStoreError = (method: string, action: string, key?: string) =>
  * stored as a string and bytes as base64, and each is read as the other as `KeyValueStore.layerMemory` does it.
  *
  * `modify` is a compare-and-set, retried after a conflict, so its function may run several times. Calls of `modify` for
- * one key that run at the same time in one process share writes. `KeyValueStore.toSchemaStore` has a `modify` of its own that gets and then sets,
- * so it may lose updates. To change typed values atomically, use `VersionedStore`.
+ * one key that run at the same time in one process share writes. `KeyValueStore.toSchemaStore` has a `modify` of its
+ * own that gets and then sets, so it may lose updates. To change typed values atomically, use `VersionedStore`.
  *
  * `get`, `set`, `remove`, `has` and `isEmpty` take one request, and `modify` two without a conflict. `size` and `keys`
  * take one for each 100 records. `clear` and `clearPrefix` take one more for each record that they remove, and are not

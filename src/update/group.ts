@@ -61,6 +61,8 @@ interface Landing {
   isKnown: boolean
   /** Whether `base` was seen since the last of the members came. */
   isFresh: boolean
+  /** Whether members have been gathered before. */
+  hasGathered: boolean
 }
 
 /** Serves a lane's queue until it is empty. */
@@ -78,12 +80,14 @@ export const drain = (lane: Lane): Effect.Effect<void> =>
         yield* Effect.callback<void>((resume) => start(() => resume(Effect.void)))
       }
     }
+    // Nothing comes between this and the last look at the queue, since the fiber is not paused here.
+    close(lane)
   }).pipe(
     Effect.onExit((exit) =>
       Effect.sync(() => {
-        close(lane)
-        // A defect of this module must not leave callers that wait for ever.
         if (Exit.isSuccess(exit)) return
+        // A defect of this module must not leave callers that wait for ever.
+        close(lane)
         for (const member of lane.group) member.settle(exit)
         for (const waiting of lane.queue.splice(0)) waiting.evict()
       })
@@ -123,7 +127,8 @@ const begin = (lane: Lane): Landing => {
     members: [],
     base: base === undefined ? known : base.record,
     isKnown: base !== undefined || known !== undefined,
-    isFresh: base?.isOutOfDate === false
+    isFresh: base?.isOutOfDate === false,
+    hasGathered: false
   }
 }
 
@@ -136,7 +141,9 @@ const gather = (landing: Landing): void => {
     const [head] = lane.queue.splice(0, 1) as [Member]
     if (isHere(head)) members.push(head)
   }
-  if (before > 0 && members.length > before) landing.isFresh = false
+  // The record may be from before those came, even if all who were there have ended.
+  if (landing.hasGathered && members.length > before) landing.isFresh = false
+  landing.hasGathered = true
   landing.members = lane.group = members
 }
 
@@ -175,9 +182,7 @@ const runAll = Effect.fnUntraced(function* (landing: Landing) {
   let record = landing.base
   for (const member of landing.members) {
     const decided = decide(member, record)
-    const exit = isDecided(decided)
-      ? decided
-      : yield* Effect.exit(Effect.provideContext(decided, Context.add(member.context, IsInTurn, true)))
+    const exit = isDecided(decided) ? decided : yield* runEffect(landing, member, decided)
     if (Exit.isSuccess(exit) && exit.value._tag === "Write") {
       const { data, expiresAt } = exit.value
       const version = (landing.base?.version ?? 0) + ++writes
@@ -185,9 +190,33 @@ const runAll = Effect.fnUntraced(function* (landing: Landing) {
     }
     outcomes.push({ member, exit, writes, record })
     record = live(record, nowSeconds)
-    if (monotonicMillis(clock) > end) break
+    if (member.isGone || monotonicMillis(clock) > end) break
   }
   return outcomes
+})
+
+/**
+ * Runs what a member's function has left to do, for example a Schema that decodes asynchronously. It is interrupted if
+ * the member's caller is. The members wait for it no longer than until the first deadline among them: then all go on
+ * without the lane.
+ */
+const runEffect = Effect.fnUntraced(function* ({ lane, members }: Landing, member: Member, decided: Decided) {
+  const context = Context.add(member.context, IsInTurn, true)
+  const fiber = yield* Effect.forkChild(Effect.provideContext(decided, context), { startImmediately: true })
+  const exit = fiber.pollUnsafe()
+  if (exit !== undefined) return exit
+  if (member.isGone) fiber.interruptUnsafe()
+  lane.running = { member, fiber }
+  const millis = Math.max(0, Math.min(...members.map(({ deadline }) => deadline)) - monotonicMillis(lane.lanes.clock))
+  const inTime = yield* Effect.timeoutOption(Fiber.await(fiber), millis)
+  lane.running = undefined
+  if (Option.isSome(inTime)) return inTime.value
+  fiber.interruptUnsafe()
+  for (const member of members) {
+    member.isGone = true
+    member.evict()
+  }
+  return Exit.interrupt()
 })
 
 type Decided = Effect.Effect<Decision<unknown>, unknown>
@@ -344,7 +373,7 @@ const halve = (landing: Landing): void => {
   const { lane, members } = landing
   lane.room = Math.max(1, Math.ceil(members.length / 2))
   lane.queue.unshift(...members.slice(lane.room))
-  landing.members = members.slice(0, lane.room)
+  landing.members = lane.group = members.slice(0, lane.room)
 }
 
 /** The backend takes no such record. A member is refused only if it is the only one that wrote, on a fresh record. */

@@ -60,6 +60,8 @@ export interface Lane extends Led {
   /** The group that is being landed, and its request. */
   group: ReadonlyArray<Member>
   request: Fiber.Fiber<unknown, unknown> | undefined
+  /** The member of the group whose function did not end at once, and the fiber that it runs in. */
+  running: { readonly member: Member; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
   /** Evicts those that wait too long. */
   watch: Fiber.Fiber<void> | undefined
 }
@@ -101,8 +103,8 @@ export const laneNames = (backend: StorageBackend["Service"], clock: Clock.Clock
 
 /** The lane of a record, if there is one now. */
 export const find = ({ first, others }: Lanes, key: StorageKey): Lane | undefined => {
-  if (first === undefined) return undefined
-  if (first.key.id === key.id && first.key.owner === key.owner) return first
+  if (first !== undefined && first.key.id === key.id && first.key.owner === key.owner) return first
+  // There may be others without a first one, since that may have ended before them.
   return others.size === 0 ? undefined : others.get(nameOf(key))
 }
 
@@ -127,6 +129,7 @@ const newLane = (lanes: Lanes): Lane => ({
   landedBytes: 0,
   group: [],
   request: undefined,
+  running: undefined,
   watch: undefined
 })
 
@@ -136,7 +139,8 @@ export const close = (lane: Lane): void => {
   if (lanes.first === lane) lanes.first = undefined
   else lanes.others.delete(nameOf(lane.key))
   if (watch === undefined) {
-    lane.landed = undefined
+    lane.landed = lane.base = undefined
+    lane.conflicts = 0
     lanes.spare = lane
   } else {
     watch.interruptUnsafe()
@@ -148,7 +152,11 @@ export const deadlineFrom = (clock: Clock.Clock): number => monotonicMillis(cloc
 /** Puts a member or a turn in the queue, at its end or its head. */
 export const enqueue = (lane: Lane, waiting: Member | Turn, place: "end" | "head" = "end"): void => {
   if (place === "head") lane.queue.unshift(waiting)
-  else lane.queue.push(waiting)
+  else {
+    lane.queue.push(waiting)
+    // Whoever comes now must not be judged on a record from before.
+    if (lane.base?.isOutOfDate === false) lane.base = { ...lane.base, isOutOfDate: true }
+  }
   lane.watch ??= Effect.runForkWith(Context.make(Clock.Clock, lane.lanes.clock))(evictOverdue(lane))
 }
 

@@ -39,10 +39,12 @@ import { bySchedule, monotonicMillis, type Retry, untilDeadline } from "./retry.
  * record, and land in one compare-and-set, up to 256 at a time. Each gets its own result and its own version, and only
  * once the write has landed.
  *
- * The functions of updates that wait run in a fiber that belongs to none of the callers. The metric
- * `effect_versioned_store.updates_per_write` is a histogram of how many updates landed in each of that fiber's writes;
- * a write of an update that did not wait is not in it. If it is switched off, an update writes on its own, and after a
- * conflict takes turns with the others of its process.
+ * The functions of updates that wait run in a fiber that belongs to none of the callers. A function may run several
+ * times, so it must be pure. The metric `effect_versioned_store.updates_per_write` is a histogram of how many updates
+ * landed in each of that fiber's writes. It does not count the writes of updates that did not wait.
+ *
+ * If group commit is switched off, an update writes on its own, and after a conflict takes turns with the others of its
+ * process. An update in `Effect.runSync` does so as well if others run, and takes no turns, since it can't wait.
  *
  * @example
  * ```ts
@@ -95,17 +97,10 @@ export const make = (backend: StorageBackend["Service"]): Run => {
       if (fiber.getRef(IsInTurn)) return run(false)
       const lanes = lanesBy(fiber.getRef(Clock.Clock))
       const alone = (hasWaited: boolean) => Effect.provideService(run(hasWaited), IsInTurn, true)
-      let led: Lane | undefined
-      return Effect.onExit(
-        // The lane is opened where the finalizer closes it, even if the fiber is interrupted between two steps.
-        Effect.suspend(() => {
-          const busy = find(lanes, key)
-          if (busy !== undefined) return waitForTurn(busy, deadline, alone(true))
-          led = open(lanes, key)
-          return alone(false)
-        }),
-        () => (led === undefined ? Effect.void : leave(led, fiber))
-      )
+      const busy = find(lanes, key)
+      if (busy !== undefined && isSync(fiber)) return run(false)
+      if (busy !== undefined) return waitForTurn(lanes, key, deadline, alone(true), inTurn(key, deadline, run))
+      return leading(lanes, key, fiber, () => alone(false), inTurn(key, deadline, run))
     })
 
   /** Attempts until the update has landed. Between two attempts without a wait, it stays in its turn. */
@@ -144,62 +139,40 @@ export const make = (backend: StorageBackend["Service"]): Run => {
     return yield* alone(update, patience, millis > 0 ? undefined : startAfter(lost))
   })
 
-  /** Joins the lane of its record. If there is none, it opens one and leads it. */
-  const share = <A, E, R>(update: Update<A, E, R>, lanes: Lanes, fiber: AnyFiber) => {
-    const calledAt = lanes.clock.currentTimeMillisUnsafe()
-    let led: Lane | undefined
-    const end = (): Effect.Effect<void> => {
-      if (led === undefined) return Effect.void
-      const left = leave(led, fiber)
-      led = undefined
-      return left
-    }
-    return Effect.onExit(
-      // The lane is opened where the finalizer closes it, even if the fiber is interrupted between two steps.
-      Effect.suspend(() => {
-        const busy = find(lanes, update.key)
-        if (busy === undefined) {
-          led = open(lanes, update.key)
-          return lead(update, led, fiber, calledAt, end)
-        }
-        const deadline = deadlineFrom(lanes.clock)
-        return isUngrouped(fiber) ? freeThenAlone(update, patienceUntil(deadline)) : join(update, busy, fiber, deadline)
-      }),
-      end
-    )
-  }
-
   /** Leads a lane with one attempt of its own. After a conflict, it becomes a member like the others. */
-  const lead = <A, E, R>(
-    update: Update<A, E, R>,
-    lane: Lane,
-    fiber: AnyFiber,
-    calledAt: number,
-    end: () => Effect.Effect<void>
-  ) =>
-    Effect.flatMap(attempt(backend, update, startOf(update), lane), (result): Effect.Effect<A, Failure<E>, R> => {
-      if (!(result instanceof Lost)) return Effect.succeed(result)
-      // The monotonic time costs more than all else that leads a lane, so the call reads the wall clock.
-      const elapsed = Math.max(0, lane.lanes.clock.currentTimeMillisUnsafe() - calledAt)
-      const deadline = deadlineFrom(lane.lanes.clock) - elapsed
-      if (isUngrouped(fiber)) return Effect.andThen(end(), afterLost(update, patienceUntil(deadline), result))
-      const { conflict } = result
-      if (conflict !== undefined && monotonicMillis(lane.lanes.clock) >= deadline) return Effect.fail(conflict)
-      const start = startAfter(result)
-      lane.conflicts++
-      lane.base = start && { ...start, isOutOfDate: lane.queue.length > 0 }
-      return join(update, lane, fiber, deadline, end)
-    })
+  const lead = <A, E, R>(update: Update<A, E, R>, lanes: Lanes, fiber: AnyFiber, calledAt: number) =>
+    leading(
+      lanes,
+      update.key,
+      fiber,
+      (lane, end) =>
+        Effect.flatMap(attempt(backend, update, startOf(update), lane), (result): Effect.Effect<A, Failure<E>, R> => {
+          if (!(result instanceof Lost)) return Effect.succeed(result)
+          const deadline = deadlineSince(lanes.clock, calledAt)
+          if (isUngrouped(fiber)) return Effect.andThen(end(), afterLost(update, patienceUntil(deadline), result))
+          if (result.conflict !== undefined && monotonicMillis(lanes.clock) >= deadline)
+            return Effect.fail(result.conflict)
+          const start = startAfter(result)
+          lane.conflicts++
+          lane.base = start && { ...start, isOutOfDate: lane.queue.length > 0 }
+          return join(update, lanes, fiber, calledAt, deadline, end)
+        }),
+      enter(update, calledAt)
+    )
 
   /** Waits in a lane's queue until a group has landed with it: at the head if it has led the lane until now. */
   const join = <A, E, R>(
     update: Update<A, E, R>,
-    lane: Lane,
+    lanes: Lanes,
     fiber: AnyFiber,
+    calledAt: number,
     deadline: number,
     endLead?: () => unknown
   ) =>
     Effect.callback<A, Failure<E>, R>((resume) => {
+      // The fiber may have been paused on its way here, and the lane may have ended.
+      const lane = find(lanes, update.key)
+      if (lane === undefined) return resume(enter(update, calledAt))
       let settled = false
       let onSettled = () => {
         settled = true
@@ -231,6 +204,17 @@ export const make = (backend: StorageBackend["Service"]): Run => {
   const afterWait = <A, E, R>(update: Update<A, E, R>, deadline: number): Effect.Effect<A, Failure<E>, R> =>
     Effect.provideService(freeThenAlone(update, patienceUntil(deadline)), IsInTurn, true)
 
+  /** Leads a lane if there is none, and otherwise waits in it. */
+  const enter = <A, E, R>(update: Update<A, E, R>, calledAt: number): Effect.Effect<A, Failure<E>, R> =>
+    Effect.withFiber((fiber) => enterFrom(fiber, update, calledAt))
+
+  const enterFrom = <A, E, R>(fiber: AnyFiber, update: Update<A, E, R>, calledAt: number) => {
+    const lanes = lanesBy(fiber.getRef(Clock.Clock))
+    if (find(lanes, update.key) === undefined) return lead(update, lanes, fiber, calledAt)
+    if (isUngrouped(fiber)) return freeThenAlone(update, patienceUntil(deadlineSince(lanes.clock, calledAt)))
+    return join(update, lanes, fiber, calledAt, deadlineSince(lanes.clock, calledAt))
+  }
+
   return (update) =>
     Effect.withFiber((fiber) => {
       const clock = fiber.getRef(Clock.Clock)
@@ -240,7 +224,7 @@ export const make = (backend: StorageBackend["Service"]): Run => {
         return isShared ? alone(update, patience, startOf(update)) : freeThenAlone(update, patience)
       }
       if (!isShared) return freeThenAlone(update, patienceUntil(deadlineFrom(clock)))
-      return share(update, lanesBy(clock), fiber)
+      return enterFrom(fiber, update, clock.currentTimeMillisUnsafe())
     })
 }
 
@@ -252,10 +236,49 @@ interface Patience {
 
 const patienceUntil = (deadline: number): Patience => ({ deadline, retry: untilDeadline(deadline) })
 
+/**
+ * The deadline of a call. Reading the monotonic time costs more than all else that leads a lane, so each call reads the
+ * wall clock, and the monotonic time is read if it has to wait.
+ */
+const deadlineSince = (clock: Clock.Clock, calledAt: number): number =>
+  deadlineFrom(clock) - Math.max(0, clock.currentTimeMillisUnsafe() - calledAt)
+
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
+/** Whether a fiber runs in `Effect.runSync`, and so can't wait. */
+const isSync = (fiber: AnyFiber): boolean => fiber.cache.scheduler.executionMode === "sync"
+
 /** Nobody waits for a turn from within a turn. */
-const isUngrouped = (fiber: AnyFiber): boolean => fiber.getRef(IsInTurn) || !fiber.getRef(GroupCommit)
+const isUngrouped = (fiber: AnyFiber): boolean => fiber.getRef(IsInTurn) || !fiber.getRef(GroupCommit) || isSync(fiber)
+
+/**
+ * Opens a lane and runs an effect as its leader, which ends its lead when it exits, if it has not called `end` before.
+ *
+ * A fiber may be paused between any two of its steps, and interrupted while it is paused. So the lane is opened when
+ * the finalizer that ends it is in place. If another fiber has opened the lane by then, `otherwise` runs.
+ */
+const leading = <A, E, R>(
+  lanes: Lanes,
+  key: StorageKey,
+  fiber: AnyFiber,
+  run: (lane: Lane, end: () => Effect.Effect<void>) => Effect.Effect<A, E, R>,
+  otherwise: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
+  let led: Lane | undefined
+  const end = () => {
+    if (led !== undefined) leave(led, fiber)
+    led = undefined
+    return Effect.void
+  }
+  return Effect.onExit(
+    Effect.suspend(() => {
+      if (find(lanes, key) !== undefined) return otherwise
+      led = open(lanes, key)
+      return run(led, end)
+    }),
+    end
+  )
+}
 
 /** An update that has to wait before its next attempt. */
 class Wait {
@@ -282,7 +305,7 @@ const attemptAtOnce = Effect.fnUntraced(function* <A, E, R>(
 })
 
 /** Ends the lead of a lane. If others wait, a fiber that belongs to none of them serves them. */
-const leave = (lane: Lane, fiber: AnyFiber): Effect.Effect<void> => {
+const leave = (lane: Lane, fiber: AnyFiber): void => {
   const { landed } = lane
   if (lane.queue.length === 0) {
     close(lane)
@@ -293,15 +316,23 @@ const leave = (lane: Lane, fiber: AnyFiber): Effect.Effect<void> => {
     }
     Effect.runForkWith(withoutParent(fiber.context))(drain(lane))
   }
-  return Effect.void
 }
 
-const waitForTurn = <A, E, R>(lane: Lane, deadline: number, effect: Effect.Effect<A, E, R>) => {
+/** Runs an effect when its turn comes in a lane, or another one if the lane has ended meanwhile. */
+const waitForTurn = <A, E, R>(
+  lanes: Lanes,
+  key: StorageKey,
+  deadline: number,
+  effect: Effect.Effect<A, E, R>,
+  otherwise: Effect.Effect<A, E, R>
+) => {
   let release = () => {}
-  let turn: Turn | undefined
+  let dropTurn = () => {}
   return Effect.onExit(
     Effect.callback<A, E, R>((resume) => {
-      turn = {
+      const lane = find(lanes, key)
+      if (lane === undefined) return resume(otherwise)
+      const turn: Turn = {
         _tag: "Turn",
         deadline,
         start: (over) => {
@@ -310,11 +341,12 @@ const waitForTurn = <A, E, R>(lane: Lane, deadline: number, effect: Effect.Effec
         },
         evict: () => resume(effect)
       }
+      dropTurn = () => dequeue(lane, turn)
       enqueue(lane, turn)
     }),
     () =>
       Effect.sync(() => {
-        if (turn !== undefined) dequeue(lane, turn)
+        dropTurn()
         release()
       })
   )
@@ -325,6 +357,7 @@ const abandon = (lane: Lane, member: Member): boolean => {
   member.isGone = true
   dequeue(lane, member)
   if (!lane.group.includes(member)) return false
+  if (lane.running?.member === member) lane.running.fiber.interruptUnsafe()
   cancelUnneeded(lane)
   return true
 }

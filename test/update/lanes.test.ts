@@ -12,15 +12,17 @@ import {
   References,
   Result,
   Schedule,
+  Scheduler,
   Tracer
 } from "effect"
 import { TestClock } from "effect/testing"
 import { make } from "../../src/Engine.ts"
 import { StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
 import { makeBackend } from "../../src/StorageError.ts"
+import { makeUnsafe } from "../../src/StorageKey.ts"
 import type { Decision } from "../../src/update/attempt.ts"
 import { updatesPerWrite } from "../../src/update/group.ts"
-import { laneNames } from "../../src/update/lanes.ts"
+import { close, find, laneNames, lanesOf, open } from "../../src/update/lanes.ts"
 import * as Update from "../../src/update/run.ts"
 import { makeEngine } from "../support/memoryEngine.ts"
 import { append, faulty, joinAll, key, makeGate, onMemory, start, write } from "./support.ts"
@@ -259,6 +261,30 @@ describe("updates of one record that come while it is written", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("are judged on no record that the leader's conflict carried if they came before its group began", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const answer = yield* makeGate
+      const { backend } = yield* faulty(({ index }) =>
+        index === 1 ? { before: Effect.orDie(put(key, "theirs")), after: answer.pass } : "pass"
+      )
+      const keep: Decision<VersionedRecord> = { _tag: "Keep", answer: (current) => current as VersionedRecord }
+      const decide: Change = (current) => (current?.data === "" ? append("0")(current) : Effect.succeed(keep))
+      yield* put(key, "")
+      const update = (decide: Change) => Update.make(backend)({ key, isShared: true, decide })
+      const leader = yield* start(update(decide))
+      yield* answer.isReached
+      yield* answer.open
+      // The leader waits for its group now, which has not begun.
+      yield* put(key, "newer")
+      const late = yield* start(update(() => Effect.succeed(keep)))
+      assert.deepStrictEqual(
+        (yield* joinAll([leader, late])).map(({ data }) => data),
+        ["newer", "newer"]
+      )
+    }).pipe(onMemory)
+  )
+
   it.effect("run all again after a conflict, on the record that it carried", () =>
     Effect.gen(function* () {
       const { put } = yield* StorageBackend
@@ -470,6 +496,37 @@ describe("a caller that is interrupted", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("holds up nobody if its function never ends", () =>
+    Effect.gen(function* () {
+      const { gate, leader, update } = yield* held()
+      const isRunning = yield* Deferred.make<void>()
+      const endless = yield* start(update(() => Effect.andThen(Deferred.succeed(isRunning, undefined), Effect.never)))
+      const other = yield* start(update(append("2")))
+      yield* gate.open
+      yield* Deferred.await(isRunning)
+      yield* Fiber.interrupt(endless)
+      assert.deepStrictEqual(
+        (yield* joinAll([leader, other])).map(({ data }) => data),
+        ["0", "02"]
+      )
+    }).pipe(onMemory)
+  )
+
+  it.effect("and is not interrupted holds up the others for 30 seconds at most, if its function never ends", () =>
+    Effect.gen(function* () {
+      const { gate, other, update } = yield* held()
+      const isRunning = yield* Deferred.make<void>()
+      const endless = yield* start(update(() => Effect.andThen(Deferred.succeed(isRunning, undefined), Effect.never)))
+      const fibers = [yield* start(update(append("2"))), yield* start(update(append("3")))]
+      yield* gate.open
+      yield* Deferred.await(isRunning)
+      yield* TestClock.adjust("30 seconds")
+      yield* joinAll(fibers)
+      assert.strictEqual((yield* other.get(key)).data.length, 3)
+      yield* Fiber.interrupt(endless)
+    }).pipe(onMemory)
+  )
+
   it.effect("waits for its write if it must know whether that landed", () =>
     Effect.gen(function* () {
       const second = yield* makeGate
@@ -504,6 +561,79 @@ describe("a lane", () => {
       yield* Fiber.join(member)
       yield* Effect.yieldNow
       assert.deepStrictEqual(laneNames(backend, clock), [])
+    }).pipe(onMemory)
+  )
+
+  // A fiber is paused after so many steps, between any two of them.
+  const paused = (steps: number) => Effect.provideService(Scheduler.MaxOpsBeforeYield, steps)
+
+  it.effect("ends although its leader is paused and interrupted, between whichever steps", () =>
+    Effect.gen(function* () {
+      const { backend } = yield* faulty()
+      const clock = yield* Clock.Clock
+      const update = Update.make(backend)({ key, decide: append("0"), isShared: true })
+      for (let before = 0; before < 40; before++) {
+        const steps = Effect.forEach(Array.from({ length: before }), () => Effect.void, { discard: true })
+        const leader = yield* start(paused(40)(Effect.andThen(steps, update)))
+        yield* Fiber.interrupt(leader)
+        assert.deepStrictEqual(laneNames(backend, clock), [], `paused ${before} steps earlier`)
+      }
+    }).pipe(onMemory)
+  )
+
+  it.effect("is never entered by an update that was paused until the lane had ended", () =>
+    Effect.gen(function* () {
+      const { backend, other } = yield* faulty()
+      const update = Update.make(backend)
+      const kinds = [
+        { isShared: true },
+        { isShared: true, retrySchedule: Schedule.forever },
+        { isShared: true, retrySchedule: Schedule.forever }
+      ]
+      let count = 0
+      for (let first = 8; first < 40; first++) {
+        for (let second = 8; second < 40; second++) {
+          const fibers = yield* Effect.forEach([first, second, 2048], (steps, i) =>
+            start(
+              paused(steps)(update({ key, decide: append("0"), ...(kinds[(i + second) % 3] ?? { isShared: true }) }))
+            )
+          )
+          // No time passes in this test, so an update that waits in a lane that has ended waits for ever.
+          for (let i = 0; i < 500 && fibers.some((fiber) => fiber.pollUnsafe() === undefined); i++)
+            yield* Effect.yieldNow
+          assert.isTrue(
+            fibers.every((fiber) => fiber.pollUnsafe() !== undefined),
+            `paused after ${first} and ${second} steps`
+          )
+          count += fibers.length
+          assert.strictEqual((yield* other.get(key)).data.length, count)
+        }
+      }
+    }).pipe(onMemory)
+  )
+
+  it.effect("is found although a lane of another record that was there before has ended", () =>
+    Effect.gen(function* () {
+      const { backend } = yield* faulty()
+      const lanes = lanesOf(backend)(yield* Clock.Clock)
+      const before = open(lanes, makeUnsafe({ owner: "alice", id: "before" }))
+      const lane = open(lanes, key)
+      close(before)
+      assert.strictEqual(find(lanes, key), lane)
+      close(lane)
+    }).pipe(onMemory)
+  )
+
+  it.effect("lets an update in Effect.runSync, which can't wait, go on without it", () =>
+    Effect.gen(function* () {
+      const { gate, run, update } = yield* held()
+      const clock = yield* Clock.Clock
+      const runSync = <A, E>(effect: Effect.Effect<A, E>) =>
+        Effect.runSync(Effect.provideService(effect, Clock.Clock, clock))
+      assert.strictEqual(runSync(update(append("1"))).data, "1")
+      const scheduled = run({ key, decide: append("2"), isShared: true, retrySchedule: Schedule.forever })
+      assert.strictEqual(runSync(scheduled).data, "12")
+      yield* gate.open
     }).pipe(onMemory)
   )
 
