@@ -4,7 +4,7 @@
  * from the records that the callers got.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Result } from "effect"
+import { Effect, Fiber, References, Result } from "effect"
 import { make } from "../../src/Engine.ts"
 import { StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
 import type { Backend, CapacityExceeded, VersionConflict } from "../../src/StorageError.ts"
@@ -90,9 +90,9 @@ const play = Effect.fnUntraced(function* (seed: number) {
   const direct = make(
     {
       ...engine,
-      put: (key, write, now) => Effect.map(engine.put(key, write, now), (answer) => noted(write.data, answer)),
+      put: (key, write, now) => Effect.mapEager(engine.put(key, write, now), (answer) => noted(write.data, answer)),
       swap: (key, write, expectation, now) =>
-        Effect.map(engine.swap(key, write, expectation, now), (answer) => noted(write.data, answer))
+        Effect.mapEager(engine.swap(key, write, expectation, now), (answer) => noted(write.data, answer))
     },
     { maxDataBytes: limit }
   )
@@ -144,7 +144,11 @@ const play = Effect.fnUntraced(function* (seed: number) {
     const made = yield* Effect.result(direct.putIfVersion(key, `(${operation.name})`, result.success))
     if (Result.isSuccess(made)) swaps.push({ on: result.success, made: made.success })
   })
-  yield* Effect.forEach(operationsFrom(random, 40), call, { concurrency: "unbounded", discard: true })
+  // A fiber may be paused after any of its steps.
+  const opsBeforeYield = random() < 0.5 ? 8 + Math.floor(random() * 40) : 2048
+  yield* Effect.forEach(operationsFrom(random, 40), call, { concurrency: "unbounded", discard: true }).pipe(
+    Effect.provideService(References.MaxOpsBeforeYield, opsBeforeYield)
+  )
   return { events, problems, states, note, swaps }
 })
 
