@@ -229,6 +229,13 @@ const endOf = (startsWith: string, idPrefix: string): string =>
   startsWith + "\u{10FFFF}".repeat(Math.ceil((maxIdBytes - byteLength(idPrefix)) / 4))
 
 /**
+ * Whether no id can follow the id in the cursor. DynamoDB Local refuses a request whose start key is also the far end of
+ * its range.
+ */
+const isAtEnd = (idPrefix: string, { after, order }: Pick<Range, "after" | "order">): boolean =>
+  after === (order === "ascending" ? endOf(idPrefix, idPrefix) : idPrefix)
+
+/**
  * The sort keys of a page. A page that continues has the cursor's key as a bound of the range, which ExclusiveStartKey
  * then excludes. With `begins_with` alone, DynamoDB Local would read every record before the page.
  */
@@ -253,6 +260,7 @@ const keyRangeOf = (layout: Layout, idPrefix: string, { after, order }: Pick<Ran
 const makeList =
   (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): Engine["list"] =>
   ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
+    if (isAtEnd(idPrefix, { after, order })) return Effect.succeed({ records: [], next: undefined })
     const range = keyRangeOf(layout, idPrefix, { after, order })
     const keys = `#pk = :pk${range.condition}`
     const command = new QueryCommand({
