@@ -622,6 +622,9 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
     value: A
   ): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => withKeyInIssue(key, encodeValue(value))
 
+  const decodeValue = (stored: VersionedRecord): Effect.Effect<A, Schema.SchemaError, S["DecodingServices"]> =>
+    withKeyInIssue(stored.key, decodeData(stored.data))
+
   return {
     locate: ({ id, owner }: Key) =>
       Effect.fromResult(StorageKey.make({ owner, id: id === "" ? "" : `${idPrefix}${id}` })),
@@ -629,8 +632,10 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
     toRecord,
     encode,
 
+    decodeValue,
+
     decode: (stored: VersionedRecord): Effect.Effect<Record<A>, Schema.SchemaError, S["DecodingServices"]> =>
-      Effect.mapEager(withKeyInIssue(stored.key, decodeData(stored.data)), (value) => toRecord(stored, value)),
+      Effect.mapEager(decodeValue(stored), (value) => toRecord(stored, value)),
 
     /** Encodes a value and writes it. Returns the record as written. */
     write: <E extends { readonly _tag: string }>(
@@ -704,7 +709,7 @@ type Change<S extends Schema.Constraint> = ReturnType<typeof makeChange<S>>
  */
 const makeChange = <S extends Schema.Constraint>(
   backend: StorageBackend["Service"],
-  { decode, encode, locate, toRecord }: Codec<S>,
+  { decodeValue, encode, locate, toRecord }: Codec<S>,
   defaultSchedule: UpdateOptions["retrySchedule"]
 ) => {
   type A = S["Type"]
@@ -740,7 +745,7 @@ const makeChange = <S extends Schema.Constraint>(
         if (current === undefined) {
           return Effect.flatMapEager(onAbsent(key), ([beside, value]) => write(beside, value, current))
         }
-        return Effect.flatMapEager(decode(current), ({ value }) =>
+        return Effect.flatMapEager(decodeValue(current), (value) =>
           Effect.flatMapEager(
             onPresent(value),
             ([beside, next]): Effect.Effect<Decision<C>, Schema.SchemaError, S["EncodingServices"]> =>

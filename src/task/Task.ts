@@ -121,7 +121,10 @@ const leapSecond = /(T\d\d:\d\d):60(?!\d)/i
 
 /** A time in RFC 3339, kept as text. The `expiresAt` of pmcp-tasks has nanoseconds, which a `DateTime` would lose. */
 const Timestamp = Schema.String.check(
-  Schema.makeFilter((text) => instantOf(text) !== undefined || "Expected a time in RFC 3339")
+  // `Date.parse` knows most times, at a tenth of the cost.
+  Schema.makeFilter(
+    (text) => Number.isFinite(Date.parse(text)) || instantOf(text) !== undefined || "Expected a time in RFC 3339"
+  )
 )
 
 /**

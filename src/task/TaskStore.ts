@@ -11,6 +11,7 @@ import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -727,5 +728,10 @@ const newTaskId = (millis: number): string => `${millis.toString(16).padStart(12
 const encodeRecord = Schema.encodeEffect(Task.TaskRecord)
 
 /** The JSON of a record. What callers give was checked before, so a failure is a defect and not an error of reading. */
-const encode = (record: Task.TaskRecord): Effect.Effect<string> =>
-  Effect.map(Effect.orDie(encodeRecord(record)), (json) => JSON.stringify(json))
+const encode = (record: Task.TaskRecord): Effect.Effect<string> => {
+  const encoded = encodeRecord(record)
+  // The Schema answers at once, so most of the time there is no step of the fiber.
+  return Exit.isExit(encoded) && Exit.isSuccess(encoded)
+    ? Effect.succeed(JSON.stringify(encoded.value))
+    : Effect.map(Effect.orDie(encoded), (json) => JSON.stringify(json))
+}

@@ -28,7 +28,11 @@ const maxRunMillis = 5
 /** After so many conflicts in a row a lane halves its groups: small ones turn round as fast as a lone update. */
 const maxWholeRetries = 4
 
-/** After so many conflicts in a row a lane waits, up to `longestWaitMillis`, and reads the record again. */
+/**
+ * Each time after so many conflicts in a row, a lane waits for a random time and reads the record again. The bound of
+ * the time doubles from 2 ms up to `longestWaitMillis`. Longer waits, and a wait after each conflict, would let the
+ * process that just wrote take nearly everything.
+ */
 const maxRetriesAtOnce = 8
 const longestWaitMillis = 50
 
@@ -288,7 +292,7 @@ const land = Effect.fnUntraced(function* (
 
 const settleLanded = (lane: Lane, outcomes: ReadonlyArray<Outcome>, landed: VersionedRecord): void => {
   lane.conflicts = 0
-  lane.room = Math.min(lane.room * 2, maxGroup)
+  lane.room = maxGroup
   lane.landedBytes = Math.max(lane.landedBytes, byteLength(landed.data))
   lane.base = { record: landed, isOutOfDate: true }
   const count = outcomes.at(-1)?.writes ?? 0
@@ -326,9 +330,9 @@ const afterConflict = Effect.fnUntraced(function* (
   settleAll(overdue, Exit.fail(conflict))
   landing.members = patient
   if (lane.conflicts >= maxWholeRetries) halve(landing)
-  if (lane.conflicts <= maxRetriesAtOnce) return
-  const wait = Context.get(context, Random.Random).nextDoubleUnsafe() * longestWaitMillis
-  yield* request(lane, context, Effect.sleep(wait))
+  if (lane.conflicts % maxRetriesAtOnce !== 0) return
+  const bound = Math.min(2 ** (lane.conflicts / maxRetriesAtOnce), longestWaitMillis)
+  yield* request(lane, context, Effect.sleep(Context.get(context, Random.Random).nextDoubleUnsafe() * bound))
   landing.isKnown = false
 })
 

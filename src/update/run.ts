@@ -23,6 +23,7 @@ import {
   enqueue,
   find,
   type Lane,
+  type Lanes,
   lanesOf,
   type Member,
   open,
@@ -94,10 +95,17 @@ export const make = (backend: StorageBackend["Service"]): Run => {
       if (fiber.getRef(IsInTurn)) return run(false)
       const lanes = lanesBy(fiber.getRef(Clock.Clock))
       const alone = (hasWaited: boolean) => Effect.provideService(run(hasWaited), IsInTurn, true)
-      const busy = find(lanes, key)
-      if (busy !== undefined) return waitForTurn(busy, deadline, alone(true))
-      const lane = open(lanes, key)
-      return Effect.onExit(alone(false), () => leave(lane, fiber))
+      let led: Lane | undefined
+      return Effect.onExit(
+        // The lane is opened where the finalizer closes it, even if the fiber is interrupted between two steps.
+        Effect.suspend(() => {
+          const busy = find(lanes, key)
+          if (busy !== undefined) return waitForTurn(busy, deadline, alone(true))
+          led = open(lanes, key)
+          return alone(false)
+        }),
+        () => (led === undefined ? Effect.void : leave(led, fiber))
+      )
     })
 
   /** Attempts until the update has landed. Between two attempts without a wait, it stays in its turn. */
@@ -136,27 +144,52 @@ export const make = (backend: StorageBackend["Service"]): Run => {
     return yield* alone(update, patience, millis > 0 ? undefined : startAfter(lost))
   })
 
-  /** Leads a lane with one attempt of its own. After a conflict, it becomes a member like the others. */
-  const lead = <A, E, R>(update: Update<A, E, R>, lane: Lane, fiber: AnyFiber, deadline: number) => {
-    let isLeading = true
-    const end = () => {
-      isLeading = false
-      return leave(lane, fiber)
+  /** Joins the lane of its record. If there is none, it opens one and leads it. */
+  const share = <A, E, R>(update: Update<A, E, R>, lanes: Lanes, fiber: AnyFiber) => {
+    const calledAt = lanes.clock.currentTimeMillisUnsafe()
+    let led: Lane | undefined
+    const end = (): Effect.Effect<void> => {
+      if (led === undefined) return Effect.void
+      const left = leave(led, fiber)
+      led = undefined
+      return left
     }
     return Effect.onExit(
-      Effect.flatMap(attempt(backend, update, startOf(update), lane), (result): Effect.Effect<A, Failure<E>, R> => {
-        if (!(result instanceof Lost)) return Effect.succeed(result)
-        if (isUngrouped(fiber)) return Effect.andThen(end(), afterLost(update, patienceUntil(deadline), result))
-        if (result.conflict !== undefined && monotonicMillis(lane.lanes.clock) >= deadline)
-          return Effect.fail(result.conflict)
-        const start = startAfter(result)
-        lane.conflicts++
-        lane.base = start && { ...start, isOutOfDate: lane.queue.length > 0 }
-        return join(update, lane, fiber, deadline, end)
+      // The lane is opened where the finalizer closes it, even if the fiber is interrupted between two steps.
+      Effect.suspend(() => {
+        const busy = find(lanes, update.key)
+        if (busy === undefined) {
+          led = open(lanes, update.key)
+          return lead(update, led, fiber, calledAt, end)
+        }
+        const deadline = deadlineFrom(lanes.clock)
+        return isUngrouped(fiber) ? freeThenAlone(update, patienceUntil(deadline)) : join(update, busy, fiber, deadline)
       }),
-      () => (isLeading ? end() : Effect.void)
+      end
     )
   }
+
+  /** Leads a lane with one attempt of its own. After a conflict, it becomes a member like the others. */
+  const lead = <A, E, R>(
+    update: Update<A, E, R>,
+    lane: Lane,
+    fiber: AnyFiber,
+    calledAt: number,
+    end: () => Effect.Effect<void>
+  ) =>
+    Effect.flatMap(attempt(backend, update, startOf(update), lane), (result): Effect.Effect<A, Failure<E>, R> => {
+      if (!(result instanceof Lost)) return Effect.succeed(result)
+      // The monotonic time costs more than all else that leads a lane, so the call reads the wall clock.
+      const elapsed = Math.max(0, lane.lanes.clock.currentTimeMillisUnsafe() - calledAt)
+      const deadline = deadlineFrom(lane.lanes.clock) - elapsed
+      if (isUngrouped(fiber)) return Effect.andThen(end(), afterLost(update, patienceUntil(deadline), result))
+      const { conflict } = result
+      if (conflict !== undefined && monotonicMillis(lane.lanes.clock) >= deadline) return Effect.fail(conflict)
+      const start = startAfter(result)
+      lane.conflicts++
+      lane.base = start && { ...start, isOutOfDate: lane.queue.length > 0 }
+      return join(update, lane, fiber, deadline, end)
+    })
 
   /** Waits in a lane's queue until a group has landed with it: at the head if it has led the lane until now. */
   const join = <A, E, R>(
@@ -201,18 +234,13 @@ export const make = (backend: StorageBackend["Service"]): Run => {
   return (update) =>
     Effect.withFiber((fiber) => {
       const clock = fiber.getRef(Clock.Clock)
-      const { isShared, key, retrySchedule } = update
+      const { isShared, retrySchedule } = update
       if (retrySchedule !== undefined) {
         const patience = { deadline: deadlineFrom(clock), retry: bySchedule(retrySchedule) }
         return isShared ? alone(update, patience, startOf(update)) : freeThenAlone(update, patience)
       }
       if (!isShared) return freeThenAlone(update, patienceUntil(deadlineFrom(clock)))
-      const lanes = lanesBy(clock)
-      const deadline = deadlineFrom(clock)
-      const busy = find(lanes, key)
-      if (busy === undefined) return lead(update, open(lanes, key), fiber, deadline)
-      if (isUngrouped(fiber)) return freeThenAlone(update, patienceUntil(deadline))
-      return join(update, busy, fiber, deadline)
+      return share(update, lanesBy(clock), fiber)
     })
 }
 

@@ -1,5 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, DateTime, Deferred, Effect, Exit, Fiber, Metric, Option, Result, Schedule, Tracer } from "effect"
+import {
+  Cause,
+  Clock,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Metric,
+  Option,
+  References,
+  Result,
+  Schedule,
+  Tracer
+} from "effect"
 import { TestClock } from "effect/testing"
 import { make } from "../../src/Engine.ts"
 import { StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
@@ -220,6 +234,31 @@ describe("updates of one record that come while it is written", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("are judged on no record that the leader's conflict carried before they came", () =>
+    Effect.gen(function* () {
+      const { put } = yield* StorageBackend
+      const answer = yield* makeGate
+      const { backend } = yield* faulty(({ index, name }) =>
+        name === "putIfVersion" && index === 1
+          ? { before: Effect.orDie(put(key, "theirs")), after: answer.pass }
+          : "pass"
+      )
+      yield* put(key, "0")
+      const run = Update.make(backend)
+      const keep: Decision<VersionedRecord> = { _tag: "Keep", answer: (current) => current as VersionedRecord }
+      const decide: Change = (current) => (current?.data === "0" ? append("1")(current) : Effect.succeed(keep))
+      const leader = yield* start(run({ key, isShared: true, decide }))
+      yield* answer.isReached
+      yield* put(key, "newer")
+      const late = yield* start(run({ key, isShared: true, decide }))
+      yield* answer.open
+      assert.deepStrictEqual(
+        (yield* joinAll([leader, late])).map(({ data }) => data),
+        ["newer", "newer"]
+      )
+    }).pipe(onMemory)
+  )
+
   it.effect("run all again after a conflict, on the record that it carried", () =>
     Effect.gen(function* () {
       const { put } = yield* StorageBackend
@@ -407,6 +446,30 @@ describe("a caller that is interrupted", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("frees the lane however far it has come", () =>
+    Effect.gen(function* () {
+      const clock = yield* Clock.Clock
+      const backend = yield* StorageBackend
+      const run = Update.make(backend)
+      for (const retrySchedule of [undefined, Schedule.recurs(3)]) {
+        const update = run({ key, isShared: true, retrySchedule, decide: append(".") })
+        // The fiber gives way after every few steps, so it can be interrupted between any two.
+        for (const steps of [4, 5, 6, 7, 8, 9, 10]) {
+          const slow = Effect.provideService(update, References.MaxOpsBeforeYield, steps)
+          let isDone = false
+          for (let turns = 0; !isDone; turns++) {
+            assert.isBelow(turns, 1000)
+            const fiber = yield* Effect.forkChild(slow)
+            for (let i = 0; i < turns; i++) yield* Effect.yieldNow
+            isDone = fiber.pollUnsafe() !== undefined
+            yield* Fiber.interrupt(fiber)
+            assert.deepStrictEqual(laneNames(backend, clock), [], `after ${turns} turns of ${steps} steps`)
+          }
+        }
+      }
+    }).pipe(onMemory)
+  )
+
   it.effect("waits for its write if it must know whether that landed", () =>
     Effect.gen(function* () {
       const second = yield* makeGate
@@ -526,7 +589,7 @@ describe("a lane", () => {
     }).pipe(onMemory)
   )
 
-  it.effect("waits after eight conflicts in a row, and then reads the record again", () =>
+  it.effect("waits after each eight conflicts in a row, and then reads the record again", () =>
     Effect.gen(function* () {
       const { put } = yield* StorageBackend
       const { gate, taken, update } = yield* held(({ name }) =>
@@ -537,9 +600,9 @@ describe("a lane", () => {
       yield* TestClock.adjust(0)
       assert.deepStrictEqual(
         taken(),
-        Array.from({ length: 9 }, () => "putIfVersion")
+        Array.from({ length: 8 }, () => "putIfVersion")
       )
-      yield* TestClock.adjust("50 millis")
+      yield* TestClock.adjust("2 millis")
       assert.deepStrictEqual(taken().slice(0, 2), ["get", "putIfVersion"])
       yield* Fiber.interrupt(member)
     }).pipe(onMemory)

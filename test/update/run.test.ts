@@ -161,7 +161,8 @@ describe("an update whose function is an Effect", () => {
     Effect.gen(function* () {
       const { backend, other } = yield* faulty()
       const update = Update.make(backend)
-      for (const retrySchedule of [undefined, Schedule.recurs(100)]) {
+      const schedules = [undefined, Schedule.recurs(100)]
+      for (const [outer, retrySchedule] of schedules.flatMap((a) => schedules.map((b) => [a, b] as const))) {
         const gates = { a: yield* makeGate, b: yield* makeGate }
         const nested = (id: "a" | "b", inner: string) => {
           const updateInner = update({ key: place(inner), isShared: true, retrySchedule, decide: append("i") })
@@ -172,8 +173,8 @@ describe("an update whose function is an Effect", () => {
             return effect
           })
           const decide = (current: VersionedRecord | undefined) => Effect.andThen(once, append(id)(current))
-          // With a schedule of its own and a function that shares writes, it runs in a turn from the start.
-          return start(update({ key: place(id), isShared: true, retrySchedule: Schedule.recurs(100), decide }))
+          // It leads a lane, or with a schedule of its own has a turn, from the start.
+          return start(update({ key: place(id), isShared: true, retrySchedule: outer, decide }))
         }
         const fibers = [yield* nested("a", "b"), yield* nested("b", "a")]
         yield* gates.a.isReached
@@ -183,8 +184,8 @@ describe("an update whose function is an Effect", () => {
         yield* joinAll(fibers)
       }
       const sorted = (data: string) => Array.from(data).toSorted().join("")
-      assert.strictEqual(sorted((yield* other.get(place("a"))).data), "aaii")
-      assert.strictEqual(sorted((yield* other.get(place("b"))).data), "bbii")
+      assert.strictEqual(sorted((yield* other.get(place("a"))).data), "aaaaiiii")
+      assert.strictEqual(sorted((yield* other.get(place("b"))).data), "bbbbiiii")
     }).pipe(onMemory)
   )
 })

@@ -21,8 +21,11 @@ export const orForever = (until: number | null): number => until ?? Number.POSIT
 export const countOf = (pairs: Pairs): number => pairs.reduce((sum, [, count]) => sum + count, 0)
 
 /** The places that have not come free by themselves. */
-export const takenAt = (pairs: Pairs, nowSeconds: number): Pairs =>
-  pairs.filter(([until]) => orForever(until) > nowSeconds)
+export const takenAt = (pairs: Pairs, nowSeconds: number): Pairs => {
+  const first = pairs[0]
+  if (first === undefined || orForever(first[0]) > nowSeconds) return pairs
+  return pairs.filter(([until]) => orForever(until) > nowSeconds)
+}
 
 /** Takes one more place until a second. */
 export const add = (pairs: Pairs, until: number | null): Pairs => {
