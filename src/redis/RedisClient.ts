@@ -29,6 +29,8 @@ import type { Backend } from "../StorageError.ts"
 /**
  * The service for a single server, with the options of node-redis's `createClient`. Here `disableOfflineQueue` is true
  * by default. Building the Layer connects to the server. If it can't connect within 5 seconds, it fails with `Backend`.
+ * For the commands of `Redis.layer`, its `requestTimeout` takes the place of the client's default time-out, but not of a
+ * `commandOptions.timeout` that is given.
  *
  * @example
  * ```ts
@@ -156,7 +158,7 @@ const makeSend = Effect.fnUntraced(function* (
       const controller = new AbortController()
       const abortSignal = controller.signal
       // The client's default time-out, 5 seconds until the command is written, makes a second signal and a timer for
-      // each command, and takes a quarter of its CPU.
+      // each command, and takes at least a quarter of its CPU.
       const options = timeout === undefined || hasTimeout ? { abortSignal } : { abortSignal, timeout: 0 }
       const giveUp = () => {
         controller.abort()
