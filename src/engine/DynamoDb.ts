@@ -67,7 +67,10 @@ export interface Options {
    * default.
    */
   readonly consistentRead?: boolean | undefined
-  /** How long a request may wait for its answer before it is aborted; 5 seconds by default. */
+  /**
+   * How long a request may wait for its answer before it is aborted; 5 seconds by default. It is measured by the time of
+   * the machine and not by Effect's `Clock`, so a `TestClock` does not make a request time out.
+   */
   readonly requestTimeout?: Duration.Input | undefined
   /**
    * The most bytes of UTF-8 that one record's data may take; 384 KiB by default. DynamoDB's own limit for an item is

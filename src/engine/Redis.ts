@@ -23,7 +23,8 @@ import { checkLimit, checkSchedule, checkString } from "../internal/options.ts"
 import { defaultMaxDataBytes, defaultRetrySchedule, StorageBackend } from "../StorageBackend.ts"
 import type { Backend } from "../StorageError.ts"
 import { misconfigured } from "./internal/failure.ts"
-import { asRead, makeEngine, makeRun } from "./internal/redis/requests.ts"
+import { makeEngine } from "./internal/redis/requests.ts"
+import { asRead, makeCommands } from "./internal/redis/send.ts"
 
 /**
  * The keys of the records, and how commands are sent.
@@ -34,7 +35,10 @@ import { asRead, makeEngine, makeRun } from "./internal/redis/requests.ts"
 export interface Options {
   /** The prefix of all keys; `evs` by default. Stores with different prefixes share no records. */
   readonly keyPrefix?: string | undefined
-  /** How long a command may wait for its answer; 5 seconds by default. */
+  /**
+   * How long a command may wait for its answer; 5 seconds by default. It is measured by the time of the machine and not
+   * by Effect's `Clock`, so a `TestClock` does not make a command time out.
+   */
   readonly requestTimeout?: Duration.Input | undefined
   /** The most bytes of UTF-8 that one record's data may take; 384 KiB by default. */
   readonly maxDataBytes?: number | undefined
@@ -90,10 +94,9 @@ export const layer = (options: Options = {}): Layer.Layer<StorageBackend, Backen
       if (/[{}]/.test(keyPrefix)) {
         return yield* misconfigured(`The keyPrefix ${keyPrefix} has braces, which Redis Cluster takes for a hash tag`)
       }
-      const run = makeRun(requestTimeout)
+      const commands = makeCommands(yield* EffectRedis.Redis, requestTimeout)
       checkLimit("maxDataBytes", maxDataBytes)
-      const redis = yield* EffectRedis.Redis
-      const info = yield* run(redis.send("INFO")).pipe(
+      const info = yield* commands.send("INFO").pipe(
         Effect.mapError((error) => asRead(error, "open")),
         Effect.retry({ schedule: retrySchedule, while: (error) => error.isRetryable }),
         // Without permission for INFO the check is skipped.
@@ -102,7 +105,7 @@ export const layer = (options: Options = {}): Layer.Layer<StorageBackend, Backen
         )
       )
       yield* checkServer(String(info))
-      return Engine.make(makeEngine(redis, run, keyPrefix), {
+      return Engine.make(makeEngine(commands, keyPrefix), {
         maxDataBytes,
         retrySchedule,
         telemetry: { system, collection: keyPrefix }

@@ -22,11 +22,15 @@ import * as Scope from "effect/Scope"
 import { ConnectionTimeoutError, createClient, createCluster } from "redis"
 import { misconfigured } from "../engine/internal/failure.ts"
 import { failureOf, hideArguments, isNotSent, messageOf } from "../engine/internal/redis/failure.ts"
+import { registerTimed, type Timed, type Timeout } from "../engine/internal/redis/timed.ts"
+import { startTimer } from "../engine/internal/timer.ts"
 import type { Backend } from "../StorageError.ts"
 
 /**
  * The service for a single server, with the options of node-redis's `createClient`. Here `disableOfflineQueue` is true
  * by default. Building the Layer connects to the server. If it can't connect within 5 seconds, it fails with `Backend`.
+ * For the commands of `Redis.layer`, its `requestTimeout` takes the place of the client's default time-out, but not of a
+ * `commandOptions.timeout` that is given.
  *
  * @example
  * ```ts
@@ -115,15 +119,79 @@ const connect = (client: Client): Effect.Effect<void, Redis.RedisError> =>
       Effect.andThen(destroy(client), Effect.fail(new Redis.RedisError({ cause: new ConnectionTimeoutError() })))
   })
 
+/** How a command is sent by node-redis: `timeout` is its own time-out until the command is written, 0 for none. */
+interface SendOptions {
+  readonly abortSignal: AbortSignal
+  readonly timeout?: number
+}
+
+type Failure = Redis.RedisError | Backend
+
+/** Sends a command, up to a time-out if there is one. */
+type Send = <A>(command: ReadonlyArray<string>, timeout: Timeout | undefined) => Effect.Effect<A, Failure>
+
+const withoutTimer = () => {}
+
 /**
  * Makes the function that sends commands. If a command is given up before it was sent, it is not sent any more. If it
  * was sent, a PING follows it, since Redis answers in order. If Redis does not answer the PING either, the connection
  * is replaced. Otherwise the client, and every other command, would wait until TCP gives up after about 15 minutes.
+ *
+ * It is on the path of every operation of the engine, so a command is one callback.
  */
 const makeSend = Effect.fnUntraced(function* (
-  sendCommand: (command: ReadonlyArray<string>, options: { readonly abortSignal: AbortSignal }) => Promise<unknown>,
+  sendCommand: (command: ReadonlyArray<string>, options: SendOptions) => Promise<unknown>,
+  clients: () => ReadonlyArray<Client>,
+  hasTimeout: boolean
+): Effect.fn.Return<Send, never, Scope.Scope> {
+  const watchAll = yield* makeWatchAll(clients)
+
+  const failed = (thrown: unknown) =>
+    Effect.suspend(() => {
+      const cause = hideArguments(thrown)
+      const failure = Effect.fail(new Redis.RedisError({ cause }))
+      return isNotSent(cause) ? Effect.andThen(watchAll, failure) : failure
+    })
+
+  return <A>(command: ReadonlyArray<string>, timeout: Timeout | undefined) =>
+    Effect.callback<A, Failure>((resume) => {
+      const controller = new AbortController()
+      const abortSignal = controller.signal
+      // The client's default time-out, 5 seconds until the command is written, makes a second signal and a timer for
+      // each command, and takes at least a quarter of its CPU.
+      const options = timeout === undefined || hasTimeout ? { abortSignal } : { abortSignal, timeout: 0 }
+      const giveUp = () => {
+        controller.abort()
+        return watchAll
+      }
+      const clearTimer =
+        timeout === undefined
+          ? withoutTimer
+          : startTimer(timeout.millis, () => resume(Effect.andThen(giveUp(), timeout.failure)))
+      const end = (effect: Effect.Effect<A, Failure>) => {
+        clearTimer()
+        resume(effect)
+      }
+      // The client may throw at once, for example if a cluster has no node for the key.
+      try {
+        sendCommand(command, options).then(
+          (reply) => end(Effect.succeed(reply as A)),
+          (error) => end(failed(error))
+        )
+      } catch (error) {
+        end(failed(error))
+      }
+      return Effect.suspend(() => {
+        clearTimer()
+        return giveUp()
+      })
+    })
+})
+
+/** Makes the Effect that sends a PING on each connection, and replaces a connection on which no answer comes. */
+const makeWatchAll = Effect.fnUntraced(function* (
   clients: () => ReadonlyArray<Client>
-): Effect.fn.Return<Redis.Redis["Service"]["send"], never, Scope.Scope> {
+): Effect.fn.Return<Effect.Effect<void>, never, Scope.Scope> {
   const scope = yield* Effect.scope
   const watched = new Set<Client>()
 
@@ -143,75 +211,43 @@ const makeSend = Effect.fnUntraced(function* (
       Effect.ensuring(Effect.sync(() => watched.delete(client)))
     )
 
-  const watchAll = Effect.suspend(() => {
+  return Effect.suspend(() => {
     const unwatched = clients().filter((client) => !watched.has(client))
     for (const client of unwatched) watched.add(client)
     return Effect.forEach(unwatched, (client) => Effect.forkIn(watch(client), scope), { discard: true })
   })
-
-  return <A>(...command: ReadonlyArray<string>) =>
-    Effect.callback<A, Redis.RedisError>((resume) => {
-      const cancellation = new Cancellation()
-      const failed = (thrown: unknown) =>
-        Effect.suspend(() => {
-          const cause = hideArguments(thrown)
-          const failure = Effect.fail(new Redis.RedisError({ cause }))
-          return isNotSent(cause) ? Effect.andThen(watchAll, failure) : failure
-        })
-      // The client may throw at once, for example if a cluster has no node for the key.
-      try {
-        sendCommand(command, { abortSignal: cancellation as unknown as AbortSignal }).then(
-          (reply) => resume(Effect.succeed(reply as A)),
-          (error) => resume(failed(error))
-        )
-      } catch (error) {
-        resume(failed(error))
-      }
-      return Effect.suspend(() => {
-        cancellation.abort()
-        return watchAll
-      })
-    })
 })
-
-/**
- * The part of an `AbortSignal` that node-redis uses: the client listens from when it queues a command until it writes
- * the command. Node.js's own signal, with its listener, costs half as much as a pipelined command.
- */
-class Cancellation {
-  aborted = false
-  private readonly listeners = new Set<() => void>()
-
-  addEventListener(_type: "abort", listener: () => void) {
-    this.listeners.add(listener)
-  }
-
-  removeEventListener(_type: "abort", listener: () => void) {
-    this.listeners.delete(listener)
-  }
-
-  abort() {
-    this.aborted = true
-    for (const listener of this.listeners) listener()
-  }
-}
 
 /**
  * Runs a script by its hash. If the server does not know the script yet, the whole script is sent, and the server keeps
  * it.
  */
 const makeEval =
-  (send: Redis.Redis["Service"]["send"]): Redis.Redis["Service"]["eval"] =>
+  (send: Timed["send"]): Timed["eval"] =>
   (script) =>
   (...params) => {
     const args = [String(script.numberOfKeys(...params))]
     for (const param of script.params(...params)) args.push(String(param))
     return Effect.catchIf(
       send("EVALSHA", shaOf(script.lua), ...args),
-      ({ cause }) => String(cause).includes("NOSCRIPT"),
+      (error) => error._tag === "RedisError" && String(error.cause).includes("NOSCRIPT"),
       () => send("EVAL", script.lua, ...args)
     )
   }
+
+/** `send` and `eval` with a time-out for each command. */
+const makeTimed =
+  (sendCommand: Send) =>
+  (timeout: Timeout): Timed => {
+    const send: Timed["send"] = (...command) => sendCommand(command, timeout)
+    return { send, eval: makeEval(send) }
+  }
+
+/** `send` and `eval` of the service. Without a time-out, a command fails with nothing but `RedisError`. */
+const makeUntimed = (sendCommand: Send) => {
+  const send: Timed["send"] = (...command) => sendCommand(command, undefined)
+  return { send, eval: makeEval(send) } as Pick<Redis.Redis["Service"], "send" | "eval">
+}
 
 /**
  * Checks a URL. If it is invalid, the client's own error may show the URL with its password, so that error is dropped.
@@ -264,10 +300,12 @@ const makeSingle = Effect.fnUntraced(function* (options: ClientOptions) {
   wasReady = true
   const send = yield* makeSend(
     (command, options) => client.sendCommand(command, options),
-    () => [client]
+    () => [client],
+    options.commandOptions?.timeout !== undefined
   )
+  const untimed = makeUntimed(send)
   const redis = yield* Redis.make({
-    send,
+    send: untimed.send,
     connect: Effect.gen(function* () {
       const scope = yield* Scope.make()
       const connection = yield* Scope.provide(open({ reconnectStrategy: false }), scope).pipe(
@@ -284,7 +322,7 @@ const makeSingle = Effect.fnUntraced(function* (options: ClientOptions) {
       return Effect.never
     })
   })
-  return Redis.Redis.of({ ...redis, eval: makeEval(send) })
+  return registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send))
 })
 
 /** The key that decides which node a command is sent to. */
@@ -334,15 +372,19 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
   const scope = yield* Effect.scope
   const sendToNode = yield* makeSend(
     (command, options) => cluster.sendCommand(keyOf(command), false, [...command], options),
-    () => cluster.masters.flatMap(({ client }) => client ?? [])
+    () => cluster.masters.flatMap(({ client }) => client ?? []),
+    options.commandOptions?.timeout !== undefined
   )
-  const send: typeof sendToNode = (...command) =>
-    Effect.tapError(sendToNode(...command), ({ cause }) =>
-      isNotSent(cause) ? Effect.forkIn(Effect.ignore(rediscover), scope) : Effect.void
+  const send: Send = (command, timeout) =>
+    Effect.tapError(sendToNode(command, timeout), (error) =>
+      error._tag === "RedisError" && isNotSent(error.cause)
+        ? Effect.forkIn(Effect.ignore(rediscover), scope)
+        : Effect.void
     )
 
+  const untimed = makeUntimed(send)
   const redis = yield* Redis.make({
-    send,
+    send: untimed.send,
     connect: Effect.map(
       attempt(() => cluster.duplicate().on("error", warn).connect()),
       (connection) => ({
@@ -362,7 +404,7 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
     }
   })
 
-  return Redis.Redis.of({ ...redis, eval: makeEval(send) })
+  return registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send))
 })
 
 const shas = new Map<string, string>()

@@ -85,6 +85,32 @@ describe.skipIf(endpoint === undefined)("The records of DynamoDb", () => {
       )
     })
 
+    describe("are listed to the end, if a page ends with the last id that the listing can have,", () => {
+      const last = "\u{10FFFF}"
+      for (const [order, idPrefix, id] of [
+        ["descending", "a", "a"],
+        ["ascending", "", last.repeat(128)],
+        ["ascending", "aaaa", `aaaa${last.repeat(127)}`]
+      ] as const) {
+        it.effect(`${order}, with the prefix "${idPrefix}"`, () =>
+          Effect.gen(function* () {
+            const backend = yield* StorageBackend
+            const key = newKey(id)
+            yield* backend.put(key, "data")
+            const prefix = makePrefix({ owner: key.owner, idPrefix })
+            const page = yield* backend.listByPrefix(prefix, { limit: 1, order })
+            assert.deepStrictEqual(
+              page.records.map((record) => record.key.id),
+              [id]
+            )
+            assert.isString(page.cursor)
+            const next = yield* backend.listByPrefix(prefix, { limit: 1, order, cursor: page.cursor })
+            assert.deepStrictEqual(next, { records: [], cursor: undefined })
+          })
+        )
+      }
+    })
+
     describe("share a table with pmcp-tasks", () => {
       it.effect("whose records, without a write id, can be read and changed", () =>
         Effect.gen(function* () {

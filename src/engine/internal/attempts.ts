@@ -64,14 +64,18 @@ export const makeAttempts = (retrySchedule: Schedule.Schedule<unknown, StorageEr
     attempt: Attempt<A>,
     isRetried: (error: StorageError.Backend) => boolean
   ): Effect.Effect<A, StorageError.Backend> => {
-    let next = () => {
-      next = attempt
-      return first
-    }
-    return Effect.retry(
-      Effect.suspend(() => next()),
-      { schedule: retrySchedule, while: isRetried }
-    )
+    // Most attempts succeed, so the retries and the state of their schedule are made only after a failure.
+    return Effect.catch(first, (error) => {
+      if (!isRetried(error)) return Effect.fail(error)
+      let next = (): typeof first => {
+        next = attempt
+        return Effect.fail(error)
+      }
+      return Effect.retry(
+        Effect.suspend(() => next()),
+        { schedule: retrySchedule, while: isRetried }
+      )
+    })
   }
 
   return {

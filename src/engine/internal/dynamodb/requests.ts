@@ -222,11 +222,18 @@ const makeRemove =
   }
 
 /**
- * At or above every id that starts with a prefix: an id has at most 512 bytes, and U+10FFFF, of four bytes, is
+ * At or above every sort key that starts with a prefix: an id has at most 512 bytes, and U+10FFFF, of four bytes, is
  * the last character in UTF-8.
  */
-const endOf = (ownPrefix: string, idPrefix: string): string =>
-  ownPrefix + idPrefix + "\u{10FFFF}".repeat(Math.ceil((maxIdBytes - byteLength(idPrefix)) / 4))
+const endOf = (startsWith: string, idPrefix: string): string =>
+  startsWith + "\u{10FFFF}".repeat(Math.ceil((maxIdBytes - byteLength(idPrefix)) / 4))
+
+/**
+ * Whether no id can follow the id in the cursor. DynamoDB Local refuses a request whose start key is also the far end of
+ * its range.
+ */
+const isAtEnd = (idPrefix: string, { after, order }: Pick<Range, "after" | "order">): boolean =>
+  after === (order === "ascending" ? endOf(idPrefix, idPrefix) : idPrefix)
 
 /**
  * The sort keys of a page. A page that continues has the cursor's key as a bound of the range, which ExclusiveStartKey
@@ -242,7 +249,7 @@ const keyRangeOf = (layout: Layout, idPrefix: string, { after, order }: Pick<Ran
   if (order === "ascending") {
     return {
       condition: " AND #sk BETWEEN :from AND :to",
-      values: { ":from": from, ":to": S(endOf(layout.idPrefix, idPrefix)) }
+      values: { ":from": from, ":to": S(endOf(startsWith, idPrefix)) }
     }
   }
   // A key can't be compared with an empty text.
@@ -253,9 +260,7 @@ const keyRangeOf = (layout: Layout, idPrefix: string, { after, order }: Pick<Ran
 const makeList =
   (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): Engine["list"] =>
   ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
-    const end = order === "ascending" ? endOf("", idPrefix) : idPrefix
-    // DynamoDB takes a range from a key to itself for an equality, and refuses to start after it.
-    if (after === end) return Effect.succeed({ records: [], next: undefined })
+    if (isAtEnd(idPrefix, { after, order })) return Effect.succeed({ records: [], next: undefined })
     const range = keyRangeOf(layout, idPrefix, { after, order })
     const keys = `#pk = :pk${range.condition}`
     const command = new QueryCommand({

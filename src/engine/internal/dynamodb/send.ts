@@ -85,8 +85,8 @@ export type Send = ReturnType<typeof makeSend>
  * Makes the function that sends one request once. The request is aborted if it takes too long or the fiber is
  * interrupted.
  *
- * It is on the path of every operation, so it is one callback with one timer. A fiber that races the timer, and a step
- * of the fiber for each thing to do with the answer, took a tenth of the CPU of the whole request.
+ * It is on the path of every operation, so it is one callback with one timer. `Effect.timeoutOrElse` would run two
+ * fibers for each request.
  */
 export const makeSend = ({ requestTimeout = "5 seconds", tableName, usesClock = false }: SendOptions) => {
   const timeoutMillis = toMillis("requestTimeout", requestTimeout)

@@ -1,9 +1,5 @@
 /** The commands and scripts of the operations to Redis. Each operation except a cleanup sends one. */
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
-import type * as Redis from "effect/persistence/Redis"
 import {
   type Engine,
   type Expectation,
@@ -13,14 +9,12 @@ import {
   type Write,
   type Written
 } from "../../../Engine.ts"
-import { toMillis } from "../../../internal/time.ts"
-import { type Backend, makeBackend } from "../../../StorageError.ts"
+import type { Backend } from "../../../StorageError.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
 import { cleanupBatch, clockSlackSeconds } from "../limits.ts"
-import { startTimer } from "../timer.ts"
-import { failureOf } from "./failure.ts"
 import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
 import { cleanupScript, forgetScript, listScript, removeScript, type Script, writeScript } from "./scripts.ts"
+import { asRead, type Commands } from "./send.ts"
 
 /** An expectation as arguments of a script: its kind, the version, and the write id or the data that must match. */
 type ExpectationArgs = readonly [kind: string, version: number, match: string]
@@ -38,47 +32,10 @@ const argsOf = (expectation: Expectation): ExpectationArgs => {
   }
 }
 
-export type Run = <A>(command: Effect.Effect<A, Redis.RedisError>) => Effect.Effect<A, Backend>
-
-/** The failure of a command that changes nothing, so its outcome is `not-applied`. */
-export const asRead = (
-  { operation, reason: { _tag: reason, cause, description } }: Backend,
-  newOperation = operation
-): Backend => makeBackend({ operation: newOperation, outcome: "not-applied", reason, description, cause })
-
-/**
- * Runs one command, up to a time-out.
- *
- * The command is an Effect of a service that any client may supply, so it runs in a fiber of its own, which is
- * interrupted when the time is up. That is one fiber a command, where `Effect.timeoutOrElse` takes two and a race.
- */
-export const makeRun = (requestTimeout: Duration.Input): Run => {
-  const timeoutMillis = toMillis("requestTimeout", requestTimeout)
-  const timedOut = Effect.suspend(() => {
-    const description = `Redis did not answer within ${Duration.format(Duration.millis(timeoutMillis))}`
-    return Effect.fail(makeBackend({ reason: "Timeout", outcome: "unknown", description }))
-  })
-  return <A>(command: Effect.Effect<A, Redis.RedisError>) =>
-    Effect.withFiber<A, Backend>(({ context }) =>
-      Effect.callback((resume) => {
-        const fiber = Effect.runForkWith(context)(command)
-        const clearTimer = startTimer(timeoutMillis, () => resume(Effect.andThen(Fiber.interrupt(fiber), timedOut)))
-        fiber.addObserver((exit) => {
-          clearTimer()
-          resume(Exit.mapError(exit, failureOf))
-        })
-        return Effect.suspend(() => {
-          clearTimer()
-          return Fiber.interrupt(fiber)
-        })
-      })
-    )
-}
-
 type Address = Pick<StorageKey, "id" | "owner">
 
-export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: string): Engine => {
-  const runRead: Run = (command) => Effect.mapError(run(command), (error) => asRead(error))
+export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
+  const asReads = <A>(command: Effect.Effect<A, Backend>) => Effect.mapError(command, (error) => asRead(error))
 
   const evalRecord = <Reply>(
     recordScript: Script<Reply>,
@@ -86,7 +43,7 @@ export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: s
     args: ReadonlyArray<string | number>
   ) => {
     const { expiry, index, record } = keysOf(keyPrefix, owner)
-    return run(redis.eval(recordScript)([record + id, index, expiry], [id, ...args]))
+    return commands.run(recordScript, [record + id, index, expiry], [id, ...args])
   }
 
   const write = (
@@ -108,7 +65,7 @@ export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: s
 
   const read = ({ id, owner }: Address) =>
     Effect.flatMap(
-      runRead(redis.send<ReadonlyArray<string | null>>("HMGET", keysOf(keyPrefix, owner).record + id, ...fields)),
+      asReads(commands.send<ReadonlyArray<string | null>>("HMGET", keysOf(keyPrefix, owner).record + id, ...fields)),
       (values) => {
         if (values.every((value) => value === null)) return Effect.undefined
         return parse(
@@ -147,7 +104,7 @@ export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: s
     list: Effect.fnUntraced(function* ({ idPrefix, owner }, { after = "", limit, order }, nowSeconds) {
       const { expiry, index, record } = keysOf(keyPrefix, owner)
       const args = [record, idPrefix, after, order, limit, nowSeconds]
-      const [more, last, ...values] = yield* runRead(redis.eval(listScript)([index, expiry], args))
+      const [more, last, ...values] = yield* asReads(commands.run(listScript, [index, expiry], args))
       const records = yield* Effect.forEach(
         Array.from({ length: values.length / 5 }, (_, i) => values.slice(i * 5, i * 5 + 5)),
         ([id = "", ...hash]) =>
@@ -159,7 +116,7 @@ export const makeEngine = (redis: Redis.Redis["Service"], run: Run, keyPrefix: s
       return { records: records.flat(), next: more === "more" ? last : undefined }
     }),
 
-    cleanup: makeCleanup(redis, run, keyPrefix)
+    cleanup: makeCleanup(commands, keyPrefix)
   }
 }
 
@@ -169,16 +126,18 @@ const refusedBy = (key: StorageKey, reply: ReadonlyArray<string>): Effect.Effect
     : Effect.map(parse(key.owner, key.id, reply), (current) => ({ _tag: "Refused", current }))
 
 /** Scans for the owners' expiry sets, and removes the records that are due in each of them, in batches. */
-const makeCleanup = (redis: Redis.Redis["Service"], run: Run, keyPrefix: string): Engine["cleanup"] =>
+const makeCleanup = (commands: Commands, keyPrefix: string): Engine["cleanup"] =>
   Effect.fnUntraced(function* (nowSeconds) {
     const scan = ["MATCH", expiryPattern(keyPrefix), "COUNT", "1000", "TYPE", "zset"]
     let [cursor, removed] = ["0", 0]
     do {
-      const [next, found] = yield* run(redis.send<[string, ReadonlyArray<string>]>("SCAN", cursor, ...scan))
+      const [next, found] = yield* commands.send<[string, ReadonlyArray<string>]>("SCAN", cursor, ...scan)
       for (const expiry of found) {
         const base = expiry.slice(0, -"expiry".length)
-        const removeBatch = run(
-          redis.eval(cleanupScript)([`${base}index`, expiry], [`${base}record:`, nowSeconds - clockSlackSeconds])
+        const removeBatch = commands.run(
+          cleanupScript,
+          [`${base}index`, expiry],
+          [`${base}record:`, nowSeconds - clockSlackSeconds]
         )
         for (let due = cleanupBatch; due === cleanupBatch; ) {
           const batch = yield* removeBatch
