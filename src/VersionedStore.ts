@@ -97,6 +97,15 @@ export interface ListingOptions {
   readonly idPrefix?: string | undefined
   /** By the bytes of the ids' UTF-8; ascending by default. */
   readonly order?: ListOptions["order"]
+  /**
+   * What becomes of a record that does not decode: the listing fails with its `SchemaError` ("fail", the default), or
+   * leaves it out ("skip"), or leaves it out after a function has seen it, for example to log it.
+   */
+  readonly onInvalid?:
+    | "fail"
+    | "skip"
+    | ((stored: VersionedRecord, error: Schema.SchemaError) => Effect.Effect<void>)
+    | undefined
 }
 
 /**
@@ -561,7 +570,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
 
   /**
    * Reads one page of an owner's records, in id order. One request, and at most three more if the page meets expired
-   * records.
+   * records. If a record does not decode, `onInvalid` says what becomes of it.
    *
    * @example
    * ```ts
@@ -687,8 +696,20 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
 
   const list: Self["list"] = Effect.fnUntraced(function* (options) {
     const page = yield* pageOf(options)
-    return { records: yield* Effect.forEach(page.records, decode), cursor: page.cursor }
+    const { onInvalid = "fail" } = options
+    if (onInvalid === "fail") return { records: yield* Effect.forEach(page.records, decode), cursor: page.cursor }
+    const found = yield* Effect.forEach(page.records, (stored) => decodeOr(stored, onInvalid))
+    return { records: found.flatMap(Option.toArray), cursor: page.cursor }
   })
+
+  const decodeOr = (
+    stored: VersionedRecord,
+    onInvalid: Exclude<ListingOptions["onInvalid"], "fail" | undefined>
+  ): Effect.Effect<Option.Option<Record<A>>, never, S["DecodingServices"]> =>
+    Effect.matchEffect(decode(stored), {
+      onSuccess: (record) => Effect.succeed(Option.some(record)),
+      onFailure: (error) => Effect.as(onInvalid === "skip" ? Effect.void : onInvalid(stored, error), Option.none())
+    })
 
   const self: Self = {
     ...makeUpdates(change.update),

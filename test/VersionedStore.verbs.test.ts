@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, DateTime, Deferred, Effect, Exit, Fiber, Option, Schema } from "effect"
+import { Cause, DateTime, Deferred, Effect, Exit, Fiber, Option, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InMemory from "../src/engine/InMemory.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
@@ -169,6 +169,28 @@ describe("removeAll", () => {
       assert.strictEqual(yield* counters.removeAll({ owner: "alice" }), 0)
       assert.isTrue(Option.isSome(yield* counters.getOption({ owner: "bob", id: "2026/0" })))
       assert.isTrue(Option.isSome(yield* others.getOption({ owner: "alice", id: "2026/0" })))
+    }).pipe(onMemory)
+  )
+})
+
+describe("a record that does not decode", () => {
+  it.effect("fails a listing, or is left out, or is seen by a function and left out", () =>
+    Effect.gen(function* () {
+      const { counters, other } = { ...(yield* counted), other: yield* StorageBackend }
+      for (const id of ["a", "c"]) yield* counters.create({ owner: "alice", id }, 1)
+      const bad = yield* other.put(makeUnsafe({ owner: "alice", id: "counter/b" }), '"text"')
+      const options = { owner: "alice" }
+      const idsOf = (records: ReadonlyArray<VersionedStore.Record<number>>) => records.map(({ key }) => key.id)
+      assert.strictEqual((yield* Effect.flip(counters.list(options)))._tag, "SchemaError")
+      const failed = yield* Effect.flip(Stream.runCollect(counters.stream({ ...options, onInvalid: "fail" })))
+      assert.strictEqual(failed._tag, "SchemaError")
+      assert.deepStrictEqual(idsOf((yield* counters.list({ ...options, onInvalid: "skip" })).records), ["a", "c"])
+      const seen: Array<unknown> = []
+      const onInvalid: VersionedStore.ListingOptions["onInvalid"] = (stored, error) =>
+        Effect.sync(() => seen.push([stored, error._tag, error.message.includes("counter/b")]))
+      const all = yield* Stream.runCollect(counters.stream({ ...options, onInvalid }))
+      assert.deepStrictEqual(idsOf(all), ["a", "c"])
+      assert.deepStrictEqual(seen, [[bad, "SchemaError", true]])
     }).pipe(onMemory)
   )
 })
