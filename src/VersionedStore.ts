@@ -4,7 +4,9 @@
  * Every change of a record is a compare-and-set on the record that was read, and a retry schedule wraps it. However
  * many fibers, processes and machines change one record at once, each change is made on the outcome of the one before.
  */
-import type * as DateTime from "effect/DateTime"
+import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -13,7 +15,8 @@ import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
 import { fullJitterFor } from "./internal/backoff.ts"
-import { type ListOptions, StorageBackend, type VersionedRecord, type WriteOptions } from "./StorageBackend.ts"
+import { lastMillisecond, toMillis } from "./internal/time.ts"
+import { type ListOptions, StorageBackend, type VersionedRecord } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
 import * as StorageKey from "./StorageKey.ts"
 import * as StoragePrefix from "./StoragePrefix.ts"
@@ -46,14 +49,38 @@ export interface Record<out A> {
 }
 
 /**
+ * When a record that is written expires, rounded up to a whole second: at an instant, or after a time to live, but not
+ * both. If both are left out, the record never expires, and an expiry that was there is gone.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ExpiryOptions {
+  readonly expiresAt?: DateTime.Utc | undefined
+  /** How long the record lives from the call on, for example "1 hour", or "Infinity". */
+  readonly ttl?: Duration.Input | undefined
+}
+
+/**
+ * When a record that is updated expires, rounded up to a whole second: at an instant, after a time to live, or never.
+ * If both are left out, the expiry stays as it is.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface NewExpiryOptions {
+  readonly expiresAt?: DateTime.Utc | "never" | undefined
+  /** How long the record lives from the call on, for example "1 hour", or "Infinity". */
+  readonly ttl?: Duration.Input | undefined
+}
+
+/**
  * How a record is updated.
  *
  * @category models
  * @since 0.1.0
  */
-export interface UpdateOptions {
-  /** When the record expires, rounded up to a whole second. If it is left out, the expiry stays as it is. */
-  readonly expiresAt?: DateTime.Utc | "never" | undefined
+export interface UpdateOptions extends NewExpiryOptions {
   /** How this call retries a conflict. With a schedule of its own, it shares no write with other updates. */
   readonly retrySchedule?: Schedule.Schedule<unknown, StorageError.VersionConflict> | undefined
 }
@@ -70,6 +97,15 @@ export interface ListingOptions {
   readonly idPrefix?: string | undefined
   /** By the bytes of the ids' UTF-8; ascending by default. */
   readonly order?: ListOptions["order"]
+  /**
+   * What becomes of a record that does not decode: the listing fails with its `SchemaError` ("fail", the default), or
+   * leaves it out ("skip"), or leaves it out after a function has seen it, for example to log it.
+   */
+  readonly onInvalid?:
+    | "fail"
+    | "skip"
+    | ((stored: VersionedRecord, error: Schema.SchemaError) => Effect.Effect<void>)
+    | undefined
 }
 
 /**
@@ -137,6 +173,25 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   readonly get: (key: Key) => Effect.Effect<Record<A>, ReadError | StorageError.RecordNotFound, RD>
 
   /**
+   * Like `get`, but None if there is no record. One request.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Option, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const found = yield* counters.getOption({ owner: "alice", id: "visits" })
+   *   assert.ok(Option.isNone(found))
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
+  readonly getOption: (key: Key) => Effect.Effect<Option.Option<Record<A>>, ReadError, RD>
+
+  /**
    * Writes a record if there is none, and fails with `AlreadyExists` if there is one. If the record has expired,
    * `create` overwrites it. One request.
    *
@@ -159,7 +214,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   readonly create: (
     key: Key,
     value: A,
-    options?: WriteOptions
+    options?: ExpiryOptions
   ) => Effect.Effect<Record<A>, WriteError | StorageError.AlreadyExists, RE>
 
   /**
@@ -180,7 +235,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
    * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
    * ```
    */
-  readonly set: (key: Key, value: A, options?: WriteOptions) => Effect.Effect<Record<A>, WriteError, RE>
+  readonly set: (key: Key, value: A, options?: ExpiryOptions) => Effect.Effect<Record<A>, WriteError, RE>
 
   /**
    * Writes over exactly the record that was read, and never retries. If it gives no expiry, it keeps the record's. One
@@ -206,7 +261,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   readonly setIfVersion: (
     record: Record<A>,
     value: A,
-    options?: Pick<UpdateOptions, "expiresAt">
+    options?: NewExpiryOptions
   ) => Effect.Effect<Record<A>, Exclude<UpdateError, StorageKey.InvalidKey>, RE>
 
   /**
@@ -393,6 +448,59 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<Record<A>, WriteError | StorageError.VersionConflict, RD | RE>
 
   /**
+   * Like `upsert`, with a function that is an Effect and may fail. The function runs again after each conflict. Costs
+   * what `updateEffect` costs.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Option, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const count = (n: Option.Option<number>) => Effect.succeed(Option.getOrElse(n, () => 0) + 1)
+   *   assert.strictEqual((yield* counters.upsertEffect({ owner: "alice", id: "visits" }, count)).value, 1)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
+  readonly upsertEffect: <E, R>(
+    key: Key,
+    f: (value: Option.Option<A>) => Effect.Effect<A, E, R>,
+    options?: UpdateOptions
+  ) => Effect.Effect<Record<A>, WriteError | StorageError.VersionConflict | E, RD | RE | R>
+
+  /**
+   * Gives a record another time to live, from the call on, and leaves its value as it is, even if that does not decode.
+   * It is an update without a function: two requests, or a part of one beside other updates, and a new version.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Option, Schema } from "effect"
+   * import { TestClock } from "effect/testing"
+   *
+   * const program = Effect.gen(function* () {
+   *   const sessions = yield* VersionedStore.make({ idPrefix: "session/", schema: Schema.String })
+   *   const key = { owner: "alice", id: "1" }
+   *   yield* sessions.create(key, "signed in", { ttl: "1 hour" })
+   *   yield* TestClock.adjust("50 minutes")
+   *   yield* sessions.touch(key, "1 hour")
+   *   yield* TestClock.adjust("50 minutes")
+   *   assert.ok(Option.isSome(yield* sessions.getOption(key)))
+   * })
+   * await Effect.runPromise(program.pipe(Effect.provide([InMemory.layer, TestClock.layer()])))
+   * ```
+   */
+  readonly touch: (
+    key: Key,
+    ttl: Duration.Input,
+    options?: Pick<UpdateOptions, "retrySchedule">
+  ) => Effect.Effect<void, Exclude<UpdateError, Schema.SchemaError>>
+
+  /**
    * Removes a record, whatever it holds. Returns true if there was one. One request.
    *
    * @example
@@ -437,8 +545,32 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<void, StorageError.RecordNotFound | StorageError.VersionConflict | StorageError.Backend>
 
   /**
+   * Removes all of an owner's records, or those whose ids start with `idPrefix`, page by page. Returns how many it
+   * removed. It is not atomic: what others write meanwhile may stay. One request a page of 100 records, and one for
+   * each record.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   yield* counters.create({ owner: "alice", id: "2026/visits" }, 1)
+   *   yield* counters.create({ owner: "alice", id: "2027/visits" }, 1)
+   *   assert.strictEqual(yield* counters.removeAll({ owner: "alice", idPrefix: "2026/" }), 1)
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
+  readonly removeAll: (
+    options: Pick<ListingOptions, "owner" | "idPrefix">
+  ) => Effect.Effect<number, StorageKey.InvalidKey | StorageError.Backend>
+
+  /**
    * Reads one page of an owner's records, in id order. One request, and at most three more if the page meets expired
-   * records.
+   * records. If a record does not decode, `onInvalid` says what becomes of it.
    *
    * @example
    * ```ts
@@ -543,51 +675,91 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
   readonly schema: S
   /** How a conflict is retried. Updates with a schedule of their own share no writes. */
   readonly retrySchedule?: Schedule.Schedule<unknown, StorageError.VersionConflict> | undefined
-}): Effect.fn.Return<
-  VersionedStore<S["Type"], S["DecodingServices"], S["EncodingServices"]>,
-  StorageKey.InvalidKey,
-  StorageBackend
-> {
+}): Effect.fn.Return<VersionedStore<S["Type"], S["DecodingServices"], S["EncodingServices"]>, never, StorageBackend> {
   type A = S["Type"]
   type Self = VersionedStore<A, S["DecodingServices"], S["EncodingServices"]>
 
   const backend = yield* StorageBackend
   const { idPrefix, schema } = options
   const invalid = StorageKey.checkPart("idPrefix", idPrefix, StorageKey.maxIdBytes)
-  if (invalid !== undefined) return yield* invalid
+  if (invalid !== undefined) return yield* Effect.die(invalid)
 
   const codec = makeCodec(idPrefix, schema)
   const { decode, locate, write } = codec
+  const change = makeChange(backend, codec, options.retrySchedule)
+
+  const pageOf = (options: ListingOptions & Pick<ListOptions, "limit" | "cursor">) =>
+    Effect.flatMap(
+      Effect.fromResult(StoragePrefix.make({ owner: options.owner, idPrefix: `${idPrefix}${options.idPrefix ?? ""}` })),
+      (prefix) => backend.listByPrefix(prefix, options)
+    )
 
   const list: Self["list"] = Effect.fnUntraced(function* (options) {
-    const { idPrefix: more = "", owner } = options
-    const prefix = yield* Effect.fromResult(StoragePrefix.make({ owner, idPrefix: `${idPrefix}${more}` }))
-    const page = yield* backend.listByPrefix(prefix, options)
-    return { records: yield* Effect.forEach(page.records, decode), cursor: page.cursor }
+    const page = yield* pageOf(options)
+    const { onInvalid = "fail" } = options
+    if (onInvalid === "fail") return { records: yield* Effect.forEach(page.records, decode), cursor: page.cursor }
+    const found = yield* Effect.forEach(page.records, (stored) => decodeOr(stored, onInvalid))
+    return { records: found.flatMap(Option.toArray), cursor: page.cursor }
   })
 
+  const decodeOr = (
+    stored: VersionedRecord,
+    onInvalid: Exclude<ListingOptions["onInvalid"], "fail" | undefined>
+  ): Effect.Effect<Option.Option<Record<A>>, never, S["DecodingServices"]> =>
+    Effect.matchEffect(decode(stored), {
+      onSuccess: (record) => Effect.succeed(Option.some(record)),
+      onFailure: (error) => Effect.as(onInvalid === "skip" ? Effect.void : onInvalid(stored, error), Option.none())
+    })
+
   const self: Self = {
-    ...makeUpdates(makeChange(backend, codec, options.retrySchedule)),
+    ...makeUpdates(change.update),
+    touch: change.touch,
     get: (key) => Effect.flatMapEager(locate(key), (key) => Effect.flatMap(backend.get(key), decode)),
+    getOption: (key) =>
+      Effect.matchEffect(self.get(key), {
+        onSuccess: (record) => Effect.succeed(Option.some(record)),
+        onFailure: (error) => (error._tag === "RecordNotFound" ? Effect.succeed(Option.none()) : Effect.fail(error))
+      }),
     create: (key, value, options) =>
-      Effect.flatMap(locate(key), (key) =>
-        write(key, value, (data) => backend.putIfVersion(key, data, 0, options)).pipe(
-          Effect.catchTags({
-            VersionConflict: () => Effect.fail(StorageError.alreadyExists(key)),
-            RecordNotFound: Effect.die
-          })
+      Effect.suspend(() =>
+        withExpiry(options, locate(key), (key, expiresAt) =>
+          write(key, value, (data) =>
+            backend.putIfVersion(key, data, 0, { expiresAt: resolveExpiry(expiresAt, undefined) })
+          ).pipe(
+            Effect.catchTags({
+              VersionConflict: () => Effect.fail(StorageError.alreadyExists(key)),
+              RecordNotFound: Effect.die
+            })
+          )
         )
       ),
     set: (key, value, options) =>
-      Effect.flatMap(locate(key), (key) => write(key, value, (data) => backend.put(key, data, options))),
+      Effect.suspend(() =>
+        withExpiry(options, locate(key), (key, expiresAt) =>
+          write(key, value, (data) => backend.put(key, data, { expiresAt: resolveExpiry(expiresAt, undefined) }))
+        )
+      ),
     setIfVersion: ({ stored }, value, options) =>
       Effect.suspend(() =>
-        write(stored.key, value, (data) =>
-          backend.putIfVersion(stored.key, data, stored, { expiresAt: resolveExpiry(options?.expiresAt, stored) })
+        withExpiry(options, Effect.succeed(stored), (stored, expiresAt) =>
+          write(stored.key, value, (data) =>
+            backend.putIfVersion(stored.key, data, stored, { expiresAt: resolveExpiry(expiresAt, stored) })
+          )
         )
       ),
     remove: (key) => Effect.flatMapEager(locate(key), backend.delete),
     removeIfVersion: ({ stored }) => backend.deleteIfVersion(stored.key, stored),
+    removeAll: Effect.fnUntraced(function* ({ idPrefix, owner }) {
+      let removed = 0
+      let cursor: string | undefined
+      do {
+        const page = yield* Effect.catchTag(pageOf({ owner, idPrefix, cursor }), "InvalidCursor", Effect.die)
+        const each = yield* Effect.forEach(page.records, ({ key }) => backend.delete(key), { concurrency: 16 })
+        removed += each.filter((wasThere) => wasThere).length
+        cursor = page.cursor
+      } while (cursor !== undefined)
+      return removed
+    }),
     list,
     stream: (options) =>
       Stream.paginate(undefined as string | undefined, (cursor) =>
@@ -722,16 +894,34 @@ const makeChange = <S extends Schema.Constraint>(
 ) => {
   type A = S["Type"]
   const run = Update.make(backend)
-  return <B, C, E1, E2, R>(
+
+  const touch = (key: Key, ttl: Duration.Input, options?: Pick<UpdateOptions, "retrySchedule">) =>
+    withExpiry({ ttl }, locate(key), (key, expiresAt) =>
+      run({
+        key,
+        isShared: true,
+        retrySchedule: options?.retrySchedule ?? defaultSchedule,
+        decide: (current): Effect.Effect<Decision<void>, StorageError.RecordNotFound> =>
+          current === undefined
+            ? notFound(key)
+            : Effect.succeed({
+                _tag: "Write",
+                data: current.data,
+                expiresAt: resolveExpiry(expiresAt, current),
+                answer: () => undefined
+              })
+      })
+    )
+
+  const update = <B, C, E1, E2, R>(
     key: Key,
     isShared: boolean,
-    onAbsent: (key: StorageKey.StorageKey) => Effect.Effect<readonly [B, A], E1>,
+    onAbsent: (key: StorageKey.StorageKey) => Effect.Effect<readonly [B, A], E1, R>,
     onPresent: (value: A) => Effect.Effect<readonly [B, Option.Option<A>], E2, R>,
     answer: (beside: B, record: Record<A>) => C,
     options: UpdateOptions | undefined
   ) =>
-    Effect.flatMapEager(locate(key), (key) => {
-      const expiresAt = options?.expiresAt
+    withExpiry(options, locate(key), (key, expiresAt) => {
       const write = (beside: B, value: A, current: VersionedRecord | undefined) =>
         Effect.mapEager(
           encode(key, value),
@@ -768,14 +958,16 @@ const makeChange = <S extends Schema.Constraint>(
       }
       return run({ key, decide, isShared, retrySchedule: options?.retrySchedule ?? defaultSchedule })
     })
+
+  return { touch, update }
 }
 
 /** The updates of a store. Those whose function is no Effect may share writes. */
 const makeUpdates = <S extends Schema.Constraint>(
-  change: Change<S>
+  change: Change<S>["update"]
 ): Pick<
   VersionedStore<S["Type"], S["DecodingServices"], S["EncodingServices"]>,
-  "update" | "updateEffect" | "updateSome" | "modify" | "modifyEffect" | "modifySome" | "upsert"
+  "update" | "updateEffect" | "updateSome" | "modify" | "modifyEffect" | "modifySome" | "upsert" | "upsertEffect"
 > => ({
   update: (key, f, options) =>
     change(key, true, notFound, (value) => Effect.succeed([undefined, Option.some(f(value))]), record, options),
@@ -820,6 +1012,15 @@ const makeUpdates = <S extends Schema.Constraint>(
       (value) => Effect.succeed([undefined, Option.some(f(Option.some(value)))]),
       record,
       options
+    ),
+  upsertEffect: (key, f, options) =>
+    change(
+      key,
+      false,
+      () => Effect.map(f(Option.none()), (value) => [undefined, value]),
+      (value) => Effect.map(f(Option.some(value)), (next) => [undefined, Option.some(next)]),
+      record,
+      options
     )
 })
 
@@ -827,6 +1028,29 @@ const notFound = (key: StorageKey.StorageKey) => Effect.fail(StorageError.record
 
 const record = <A>(_: unknown, record: Record<A>): Record<A> => record
 const beside = <B>(beside: B): B => beside
+
+/**
+ * Runs a function with the expiry that the options give. A time to live counts from the call on. Without one, nothing
+ * is read from the Clock, and the function runs at once if the first Effect has its answer.
+ */
+const withExpiry = <B, C, E1, E2, R>(
+  options: NewExpiryOptions | undefined,
+  located: Effect.Effect<B, E1>,
+  f: (located: B, expiresAt: NewExpiryOptions["expiresAt"]) => Effect.Effect<C, E2, R>
+): Effect.Effect<C, E1 | E2, R> =>
+  Effect.flatMapEager(located, (located) =>
+    options?.ttl === undefined
+      ? f(located, options?.expiresAt)
+      : Effect.withFiber((fiber) => f(located, expiryAfter(options, fiber.getRef(Clock.Clock))))
+  )
+
+const expiryAfter = ({ expiresAt, ttl = "Infinity" }: NewExpiryOptions, clock: Clock.Clock): DateTime.Utc | "never" => {
+  if (expiresAt !== undefined) throw new RangeError("Give either ttl or expiresAt, not both")
+  const millis = toMillis("ttl", ttl)
+  return millis === Number.POSITIVE_INFINITY
+    ? "never"
+    : DateTime.makeUnsafe(Math.min(clock.currentTimeMillisUnsafe() + millis, lastMillisecond))
+}
 
 const resolveExpiry = (
   expiresAt: UpdateOptions["expiresAt"],

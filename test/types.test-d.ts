@@ -39,6 +39,7 @@ describe("error channels", () => {
     type Read = InvalidKey | Schema.SchemaError | Backend
     type Write = Read | CapacityExceeded
     expectTypeOf<ErrorOf<Orders["get"]>>().toEqualTypeOf<Read | RecordNotFound>()
+    expectTypeOf<ErrorOf<Orders["getOption"]>>().toEqualTypeOf<Read>()
     expectTypeOf<ErrorOf<Orders["create"]>>().toEqualTypeOf<Write | AlreadyExists>()
     expectTypeOf<ErrorOf<Orders["set"]>>().toEqualTypeOf<Write>()
     expectTypeOf<ErrorOf<Orders["setIfVersion"]>>().toEqualTypeOf<
@@ -49,6 +50,10 @@ describe("error channels", () => {
     expectTypeOf<ErrorOf<Orders["updateSome"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
     expectTypeOf<ErrorOf<Orders["modifySome"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
     expectTypeOf<ErrorOf<Orders["upsert"]>>().toEqualTypeOf<Write | VersionConflict>()
+    expectTypeOf<ErrorOf<Orders["touch"]>>().toEqualTypeOf<
+      InvalidKey | Backend | CapacityExceeded | RecordNotFound | VersionConflict
+    >()
+    expectTypeOf<ErrorOf<Orders["removeAll"]>>().toEqualTypeOf<InvalidKey | Backend>()
     expectTypeOf<ErrorOf<Orders["remove"]>>().toEqualTypeOf<InvalidKey | Backend>()
     expectTypeOf<ErrorOf<Orders["removeIfVersion"]>>().toEqualTypeOf<RecordNotFound | VersionConflict | Backend>()
     expectTypeOf<ErrorOf<Orders["list"]>>().toEqualTypeOf<Read | InvalidCursor>()
