@@ -15,6 +15,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
 import { fullJitterFor } from "./internal/backoff.ts"
+import * as ETag from "./internal/etag.ts"
 import { lastMillisecond, toMillis } from "./internal/time.ts"
 import { type ListOptions, StorageBackend, type VersionedRecord } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
@@ -45,6 +46,11 @@ export interface Record<out A> {
   readonly value: A
   readonly version: number
   readonly expiresAt: DateTime.Utc | undefined
+  /**
+   * Names exactly this write, as a strong entity tag of HTTP with its quotes (RFC 9110, section 8.8.3). If the record is
+   * deleted and created again, it has another tag. Treat it as opaque, and give it to `setIfMatch` or `removeIfMatch`.
+   */
+  readonly etag: string
   readonly stored: VersionedRecord
 }
 
@@ -263,6 +269,36 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
     value: A,
     options?: NewExpiryOptions
   ) => Effect.Effect<Record<A>, Exclude<UpdateError, StorageKey.InvalidKey>, RE>
+
+  /**
+   * Writes over exactly the write that an entity tag names, and never retries. It takes the expiry away unless it gives
+   * one, since it does not read the record. If another write is there, or the tag is none of this store's, it fails with
+   * `VersionConflict`, which is 412 in HTTP. One request; two if the tag names a record that another program wrote
+   * without a write id.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   const { etag } = yield* counters.create(key, 1)
+   *   yield* counters.setIfMatch(key, etag, 2)
+   *   const error = yield* Effect.flip(counters.setIfMatch(key, etag, 3))
+   *   assert.strictEqual(error._tag, "VersionConflict")
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
+  readonly setIfMatch: (
+    key: Key,
+    etag: string,
+    value: A,
+    options?: ExpiryOptions
+  ) => Effect.Effect<Record<A>, UpdateError, RE>
 
   /**
    * Reads a record, applies a function, and writes the outcome by compare-and-set. After a conflict the function runs
@@ -545,6 +581,34 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   ) => Effect.Effect<void, StorageError.RecordNotFound | StorageError.VersionConflict | StorageError.Backend>
 
   /**
+   * Removes exactly the write that an entity tag names, and never retries. Costs and fails as `setIfMatch` does.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   const { etag } = yield* counters.create(key, 1)
+   *   yield* counters.removeIfMatch(key, etag)
+   *   const error = yield* Effect.flip(counters.removeIfMatch(key, etag))
+   *   assert.strictEqual(error._tag, "RecordNotFound")
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
+  readonly removeIfMatch: (
+    key: Key,
+    etag: string
+  ) => Effect.Effect<
+    void,
+    StorageKey.InvalidKey | StorageError.RecordNotFound | StorageError.VersionConflict | StorageError.Backend
+  >
+
+  /**
    * Removes all of an owner's records, or those whose ids start with `idPrefix`, page by page. Returns how many it
    * removed. It is not atomic: what others write meanwhile may stay. One request a page of 100 records, and one for
    * each record.
@@ -694,6 +758,17 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
       (prefix) => backend.listByPrefix(prefix, options)
     )
 
+  /** The record that an entity tag names, as a compare-and-set expects it. If the tag has no write id, it is read. */
+  const matching = (key: StorageKey.StorageKey, etag: string) => {
+    const named = ETag.parse(etag)
+    if (named !== undefined) return Effect.succeed({ ...named, key, data: "", expiresAt: undefined })
+    return Effect.flatMap(backend.get(key), (current) =>
+      ETag.make(current.version, current.writeId, current.data) === etag
+        ? Effect.succeed(current)
+        : Effect.fail(StorageError.versionConflict(key, 0, current.version, current))
+    )
+  }
+
   const list: Self["list"] = Effect.fnUntraced(function* (options) {
     const page = yield* pageOf(options)
     const { onInvalid = "fail" } = options
@@ -747,6 +822,20 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
           )
         )
       ),
+    setIfMatch: (key, etag, value, options) =>
+      Effect.suspend(() =>
+        withExpiry(options, locate(key), (key, expiresAt) =>
+          Effect.flatMap(matching(key, etag), (expected) =>
+            write(key, value, (data) =>
+              backend.putIfVersion(key, data, expected, { expiresAt: resolveExpiry(expiresAt, undefined) })
+            )
+          )
+        )
+      ),
+    removeIfMatch: (key, etag) =>
+      Effect.flatMapEager(locate(key), (key) =>
+        Effect.flatMap(matching(key, etag), (expected) => backend.deleteIfVersion(key, expected))
+      ),
     remove: (key) => Effect.flatMapEager(locate(key), backend.delete),
     removeIfVersion: ({ stored }) => backend.deleteIfVersion(stored.key, stored),
     removeAll: Effect.fnUntraced(function* ({ idPrefix, owner }) {
@@ -794,6 +883,7 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
     value,
     version: stored.version,
     expiresAt: stored.expiresAt,
+    etag: ETag.make(stored.version, stored.writeId, stored.data),
     stored
   })
 

@@ -50,6 +50,10 @@ describe("error channels", () => {
     expectTypeOf<ErrorOf<Orders["updateSome"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
     expectTypeOf<ErrorOf<Orders["modifySome"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
     expectTypeOf<ErrorOf<Orders["upsert"]>>().toEqualTypeOf<Write | VersionConflict>()
+    expectTypeOf<ErrorOf<Orders["setIfMatch"]>>().toEqualTypeOf<Write | RecordNotFound | VersionConflict>()
+    expectTypeOf<ErrorOf<Orders["removeIfMatch"]>>().toEqualTypeOf<
+      InvalidKey | RecordNotFound | VersionConflict | Backend
+    >()
     expectTypeOf<ErrorOf<Orders["touch"]>>().toEqualTypeOf<
       InvalidKey | Backend | CapacityExceeded | RecordNotFound | VersionConflict
     >()
