@@ -72,13 +72,20 @@ describe("error channels", () => {
     type Change = Read | TaskError.TaskExpired | TaskError.ConcurrentModification | CapacityExceeded
     type Transition = Change | TaskError.InvalidTransition
     expectTypeOf<ErrorOf<Tasks["create"]>>().toEqualTypeOf<
-      Access | TaskError.TooManyTasks | TaskError.TtlTooLong | TaskError.ConcurrentModification | CapacityExceeded
+      | Access
+      | TaskError.TooManyTasks
+      | TaskError.TtlTooLong
+      | TaskError.InvalidVariables
+      | TaskError.VariablesTooLarge
+      | TaskError.ConcurrentModification
+      | CapacityExceeded
     >()
     expectTypeOf<ErrorOf<Tasks["get"]>>().toEqualTypeOf<Read>()
     type Payload = TaskError.InvalidPayload | TaskError.PayloadTooLarge
     expectTypeOf<ErrorOf<Tasks["updateStatus"]>>().toEqualTypeOf<Transition | TaskError.PayloadTooLarge>()
     expectTypeOf<ErrorOf<Tasks["setStatusMessage"]>>().toEqualTypeOf<Transition | TaskError.PayloadTooLarge>()
     expectTypeOf<ErrorOf<Tasks["cancel"]>>().toEqualTypeOf<Transition | TaskError.PayloadTooLarge>()
+    expectTypeOf<ErrorOf<Tasks["fail"]>>().toEqualTypeOf<Transition | Payload>()
     expectTypeOf<ErrorOf<Tasks["setResult"]>>().toEqualTypeOf<Transition | Payload>()
     expectTypeOf<ErrorOf<Tasks["setError"]>>().toEqualTypeOf<Transition | Payload>()
     expectTypeOf<ErrorOf<Tasks["setVariables"]>>().toEqualTypeOf<

@@ -56,6 +56,10 @@ export interface CreateOptions {
   readonly requestMethod: string
   /** How long the task lives; the store's `defaultTtl` if it is left out. */
   readonly ttl?: Duration.Input | undefined
+  /** How long clients should wait between two polls of it; the store's `pollInterval` if it is left out. */
+  readonly pollInterval?: Duration.Input | undefined
+  /** Its first variables, for example what it is to work on. No worker sees the task without them. */
+  readonly variables?: Readonly<Record<string, Schema.Json>> | undefined
 }
 
 /**
@@ -160,7 +164,7 @@ export class TaskStore extends Context.Service<
   TaskStore,
   {
     /**
-     * Creates a task with status `working`. Two requests, however many tasks the owner has: one takes a place in the
+     * Creates a task with status `working`, its variables in the same write. Two requests, however many tasks the owner has: one takes a place in the
      * owner's limit, and one writes the task. One more if this process has not seen the owner's places yet.
      *
      * If the creation fails or is interrupted, its place comes free again, unless the task was created. Only if the
@@ -170,7 +174,13 @@ export class TaskStore extends Context.Service<
       options: CreateOptions
     ) => Effect.Effect<
       Task.TaskRecord,
-      AccessError | TaskError.TooManyTasks | TaskError.TtlTooLong | TaskError.ConcurrentModification | CapacityExceeded
+      | AccessError
+      | TaskError.TooManyTasks
+      | TaskError.TtlTooLong
+      | TaskError.InvalidVariables
+      | TaskError.VariablesTooLarge
+      | TaskError.ConcurrentModification
+      | CapacityExceeded
     >
 
     /**
@@ -221,6 +231,13 @@ export class TaskStore extends Context.Service<
         readonly result: Schema.Json
         readonly statusMessage?: string | undefined
       }
+    ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
+
+    /** Ends a task as `failed` and stores its JSON-RPC error, in one write. Two requests. */
+    readonly fail: (
+      key: TaskKey,
+      error: Schema.Json,
+      statusMessage?: string
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
     /**
@@ -372,6 +389,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
         Task.isTerminal(status) ? Effect.succeed(result) : Effect.fail(new TaskError.TaskNotReady({ taskId, status }))
       ),
     completeWithResult: (key, outcome) => change(key, () => Rules.completeWithResult(key.taskId, outcome, limits)),
+    fail: (key, error, statusMessage) => change(key, () => Rules.fail(key.taskId, error, statusMessage, limits)),
     setError: (key, error) => change(key, () => Rules.setError(key.taskId, error, limits)),
     getError: (key) => Effect.map(get(key), ({ error }) => Option.fromNullishOr(error)),
     recordInputRequests: (key, requests) => change(key, () => Rules.recordInputRequests(key.taskId, requests, limits)),
@@ -470,10 +488,7 @@ const resolve = ({
     maxVariablesDepth
   }
   for (const [name, limit] of Object.entries({ ...limits, maxTasksPerOwner })) checkLimit(name, limit)
-  const pollMillis = wholeMillis("pollInterval", pollInterval)
-  if (!Number.isSafeInteger(pollMillis)) {
-    throw new RangeError(`pollInterval must be a finite duration, such as "5 seconds": it is ${pollMillis} ms`)
-  }
+  const pollMillis = toPollMillis(pollInterval)
   return {
     allowAnonymous,
     limits,
@@ -484,6 +499,12 @@ const resolve = ({
     pollMillis,
     retrySchedule
   }
+}
+
+const toPollMillis = (pollInterval: Duration.Input): number => {
+  const millis = wholeMillis("pollInterval", pollInterval)
+  if (Number.isSafeInteger(millis)) return millis
+  throw new RangeError(`pollInterval must be a finite duration, such as "5 seconds": it is ${millis} ms`)
 }
 
 const wholeMillis = (name: string, duration: Duration.Input): number => Math.ceil(toMillis(name, duration))
@@ -583,12 +604,13 @@ const contended = <A, E>(taskId: string, effect: Effect.Effect<A, E>) =>
 const makeLife = Effect.fnUntraced(function* (
   backend: StorageBackend["Service"],
   { locate, ownerOf, update }: Tasks,
-  { defaultMillis, graceMillis, maxMillis, maxTasksPerOwner, pollMillis, retrySchedule }: Settings
+  { defaultMillis, graceMillis, limits, maxMillis, maxTasksPerOwner, pollMillis, retrySchedule }: Settings
 ) {
   const quota = yield* Quota.make(maxTasksPerOwner)
   const runApart = yield* RunApart.make
 
-  const create = Effect.fnUntraced(function* ({ ownerId, requestMethod, ttl }: CreateOptions) {
+  const create = Effect.fnUntraced(function* (options: CreateOptions) {
+    const { ownerId, pollInterval, requestMethod, ttl, variables = {} } = options
     const owner = yield* ownerOf(ownerId)
     const wanted = ttl === undefined ? undefined : wholeMillis("ttl", ttl)
     if (wanted !== undefined && wanted > maxMillis) {
@@ -600,14 +622,14 @@ const makeLife = Effect.fnUntraced(function* (
     const expires = expiryMillis + graceMillis <= lastMillisecond
     const [id, time] = [newTaskId(now), isoOf(now)]
     const place = expires ? placeUntil(maxTasksPerOwner, expiryMillis, lifeMillis) : null
-    const record: Task.TaskRecord = {
+    const bare: Task.TaskRecord = {
       task: {
         taskId: id,
         status: "working",
         createdAt: time,
         lastUpdatedAt: time,
         ttl: Number.isSafeInteger(lifeMillis) ? lifeMillis : null,
-        pollInterval: pollMillis
+        pollInterval: pollInterval === undefined ? pollMillis : toPollMillis(pollInterval)
       },
       ownerId: owner,
       variables: {},
@@ -616,6 +638,7 @@ const makeLife = Effect.fnUntraced(function* (
       expiresAt: expires ? isoOf(expiryMillis) : null,
       placeUntil: place
     }
+    const record = yield* Effect.fromResult(Rules.setVariables(id, variables, limits)(bare))
     const key = yield* Effect.fromResult(StorageKey.make({ owner, id }))
     const expiresAt = expires ? DateTime.makeUnsafe(expiryMillis + graceMillis) : undefined
     // The id is new, so a conflict would be a defect.

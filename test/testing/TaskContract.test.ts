@@ -315,6 +315,17 @@ const broken: Record<string, Changes & { readonly catches: ReadonlyArray<string>
     }),
     catches: ["a task that expires before its end fails those who wait for it, and one that had ended does not"]
   },
+  "a creation that leaves its variables out": {
+    tasks: (tasks) => ({ create: ({ variables: _, ...options }) => tasks.create(options) }),
+    catches: ["a task is created with its variables and poll interval in one write, or not at all"]
+  },
+  "a failure in two writes": {
+    tasks: (tasks) => ({
+      fail: (key, error, statusMessage) =>
+        Effect.andThen(tasks.setError(key, error), tasks.updateStatus(key, "failed", statusMessage))
+    }),
+    catches: ["fail makes the status failed and stores the error in one write, or neither"]
+  },
   "a cancellation that leaves the message": {
     tasks: (tasks) => ({ cancel: (key) => tasks.cancel(key) }),
     catches: ["any sequence of operations by several owners agrees with the model"]

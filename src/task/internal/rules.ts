@@ -136,6 +136,23 @@ export const completeWithResult = (
   )
 }
 
+/** Ends a task as failed and stores its JSON-RPC error. */
+export const fail = (
+  taskId: string,
+  error: Schema.Json,
+  statusMessage: string | undefined,
+  limits: Limits
+): Result.Result<Rule<TaskError.InvalidTransition>, PayloadError> => {
+  const problem = payloadError(taskId, "error", error, limits)
+  if (problem !== undefined) return Result.fail(problem)
+  return Result.map(
+    updateStatus(taskId, "fail", Task.TerminalStatus, "failed", statusMessage, limits),
+    (rule): Rule<TaskError.InvalidTransition> =>
+      (record) =>
+        Result.map(rule(record), (next) => ({ ...next, error }))
+  )
+}
+
 /** Stores the JSON-RPC error, unless the task has ended with one. */
 export const setError = (
   taskId: string,

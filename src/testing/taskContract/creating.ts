@@ -2,8 +2,10 @@
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as TestClock from "effect/testing/TestClock"
+import { StorageBackend } from "../../StorageBackend.ts"
+import { makeUnsafe } from "../../StorageKey.ts"
 import * as assert from "../internal/assert.ts"
-import { failsWith, newOwner } from "../internal/support.ts"
+import { dies, failsWith, newOwner } from "../internal/support.ts"
 import { type Case, example, keyOf, makeTasks, newTask, requestMethod } from "../internal/taskDrafts.ts"
 
 export const creating: ReadonlyArray<Case> = [
@@ -26,6 +28,27 @@ export const creating: ReadonlyArray<Case> = [
       assert.deepStrictEqual(record.variables, {})
       assert.strictEqual(record.result, null)
       assert.deepStrictEqual(yield* tasks.get(keyOf(record)), record)
+    })
+  ),
+
+  example(
+    "a task is created with its variables and poll interval in one write, or not at all",
+    Effect.fnUntraced(function* (tasks) {
+      const backend = yield* StorageBackend
+      const ownerId = yield* newOwner
+      const variables = { input: { path: "a.txt", lines: [1, 2] }, left: null }
+      const record = yield* tasks.create({ ownerId, requestMethod, variables, pollInterval: "2 seconds" })
+      assert.deepStrictEqual(record.variables, { input: variables.input })
+      assert.strictEqual(record.task.pollInterval, 2000)
+      assert.deepStrictEqual(yield* tasks.get(keyOf(record)), record)
+      assert.strictEqual((yield* backend.get(makeUnsafe({ owner: ownerId, id: record.task.taskId }))).version, 1)
+      const deep = JSON.parse(`${"[".repeat(12)}${"]".repeat(12)}`)
+      yield* failsWith(tasks.create({ ownerId, requestMethod, variables: { deep } }), "InvalidVariables")
+      const large = { a: "x".repeat(60_000), b: "x".repeat(60_000) }
+      const small = yield* makeTasks({ maxVariablesBytes: 100_000 })
+      yield* failsWith(small.create({ ownerId, requestMethod, variables: large }), "VariablesTooLarge")
+      yield* dies(tasks.create({ ownerId, requestMethod, pollInterval: "Infinity" }), /pollInterval must be a finite/)
+      assert.strictEqual((yield* tasks.list({ ownerId })).tasks.length, 1)
     })
   ),
 

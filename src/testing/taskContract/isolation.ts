@@ -36,6 +36,7 @@ export const isolation: ReadonlyArray<Case> = [
         setVariables: (key) => tasks.setVariables(key, { a: 1 }),
         setResult: (key) => tasks.setResult(key, 1),
         completeWithResult: (key) => tasks.completeWithResult(key, { status: "failed", result: 1 }),
+        fail: (key) => tasks.fail(key, { code: 1 }),
         setError: (key) => tasks.setError(key, { code: 1 }),
         recordInputRequests: (key) => tasks.recordInputRequests(key, { a: 1 }),
         deliverInputs: (key) => tasks.deliverInputs(key, { a: 1 }),

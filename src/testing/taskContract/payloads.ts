@@ -25,6 +25,7 @@ const partsOf = (tasks: Tasks) => {
     ["result", newTask(tasks), tasks.setResult],
     ["result", newTask(tasks), (key, result) => tasks.completeWithResult(key, { status: "failed", result })],
     ["error", newTask(tasks), tasks.setError],
+    ["error", newTask(tasks), (key, error) => tasks.fail(key, error)],
     ["inputRequests", newTask(tasks), (key, name) => tasks.recordInputRequests(key, { name })],
     ["inputResponses", asked, (key, name) => tasks.deliverInputs(key, { name })]
   ] as ReadonlyArray<readonly [TaskError.InvalidPayload["part"], typeof asked, Store]>

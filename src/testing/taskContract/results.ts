@@ -71,6 +71,25 @@ export const results: ReadonlyArray<Case> = [
   ),
 
   example(
+    "fail makes the status failed and stores the error in one write, or neither",
+    Effect.fnUntraced(function* (tasks) {
+      const backend = yield* StorageBackend
+      const error = { code: -32000, message: "broken", data: { why: [1] } }
+      for (const message of ["out of paper", undefined]) {
+        const { key } = yield* newTask(tasks)
+        const stored = makeUnsafe({ owner: key.ownerId, id: key.taskId })
+        const { version } = yield* backend.get(stored)
+        const record = yield* message === undefined ? tasks.fail(key, error) : tasks.fail(key, error, message)
+        assert.deepStrictEqual([record.task.status, record.task.statusMessage], ["failed", message])
+        assert.deepStrictEqual(yield* tasks.getError(key), Option.some<Schema.Json>(error))
+        assert.strictEqual((yield* backend.get(stored)).version, version + 1)
+        yield* failsWith(tasks.fail(key, { code: 1 }), "InvalidTransition")
+        assert.deepStrictEqual(yield* tasks.getError(key), Option.some<Schema.Json>(error))
+      }
+    })
+  ),
+
+  example(
     "an error is stored as it is, and is never replaced after the end",
     Effect.fnUntraced(function* (tasks) {
       const { key } = yield* newTask(tasks)
