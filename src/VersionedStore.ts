@@ -1,7 +1,7 @@
 /**
  * Records typed by a Schema, on the backend that the Layer below provides. This is what applications use.
  *
- * Every change of a record is a compare-and-set on the record that was read, and a retry schedule wraps it. However
+ * Every change of a record is a compare-and-set on the record that was read, and is retried after a conflict. However
  * many fibers, processes and machines change one record at once, each change is made on the outcome of the one before.
  */
 import * as Clock from "effect/Clock"
@@ -47,8 +47,9 @@ export interface Record<out A> {
   readonly version: number
   readonly expiresAt: DateTime.Utc | undefined
   /**
-   * Names exactly this write, as a strong entity tag of HTTP with its quotes (RFC 9110, section 8.8.3). If the record is
-   * deleted and created again, it has another tag. Treat it as opaque, and give it to `setIfMatch` or `removeIfMatch`.
+   * Names exactly this write, as a strong entity tag of HTTP with its quotes (RFC 9110, section 8.8.3). If the record
+   * is deleted and created again, it has another tag. Treat it as opaque, and give it to `setIfMatch` or
+   * `removeIfMatch`.
    */
   readonly etag: string
   readonly stored: VersionedRecord
@@ -272,9 +273,9 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
 
   /**
    * Writes over exactly the write that an entity tag names, and never retries. It takes the expiry away unless it gives
-   * one, since it does not read the record. If another write is there, or the tag is none of this store's, it fails with
-   * `VersionConflict`, which is 412 in HTTP. One request; two if the tag names a record that another program wrote
-   * without a write id.
+   * one, since it does not read the record. If another write is there, or the tag is none of this store's, it fails
+   * with `VersionConflict`, which is 412 in HTTP. One request; two if the tag names a record that another program
+   * wrote without a write id.
    *
    * @example
    * ```ts

@@ -68,8 +68,8 @@ export interface Options {
    */
   readonly consistentRead?: boolean | undefined
   /**
-   * How long a request may wait for its answer before it is aborted; 5 seconds by default. It is measured by the time of
-   * the machine and not by Effect's `Clock`, so a `TestClock` does not make a request time out.
+   * How long a request may wait for its answer before it is aborted; 5 seconds by default. It is measured by the time
+   * of the machine and not by Effect's `Clock`, so a `TestClock` does not make a request time out.
    */
   readonly requestTimeout?: Duration.Input | undefined
   /**

@@ -164,8 +164,9 @@ export class TaskStore extends Context.Service<
   TaskStore,
   {
     /**
-     * Creates a task with status `working`, its variables in the same write. Two requests, however many tasks the owner has: one takes a place in the
-     * owner's limit, and one writes the task. One more if this process has not seen the owner's places yet.
+     * Creates a task with status `working`, its variables in the same write. Two requests, however many tasks the owner
+     * has: one takes a place in the owner's limit, and one writes the task. One more if this process has not seen the
+     * owner's places yet.
      *
      * If the creation fails or is interrupted, its place comes free again, unless the task was created. Only if the
      * process dies in between, or a write's outcome stays `unknown`, the place may stay taken until the task's expiry.

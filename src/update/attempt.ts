@@ -9,7 +9,7 @@ import type { StorageBackend, VersionedRecord, WriteOptions } from "../StorageBa
 import type { Backend, CapacityExceeded, RecordNotFound, VersionConflict } from "../StorageError.ts"
 import type { StorageKey } from "../StorageKey.ts"
 
-/** Whether a fiber runs in a turn or a group. If so, it waits for no other turn, since two could wait for each other. */
+/** Whether a fiber runs in a turn or a group. If so, it waits for no turn, since two could wait for each other. */
 export const IsInTurn = Context.Reference<boolean>("effect-versioned-store/update/IsInTurn", {
   defaultValue: () => false
 })

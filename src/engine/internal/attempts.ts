@@ -32,8 +32,8 @@ export type Recovery<A> =
 
 export interface Attempts {
   /**
-   * Runs a read to its end. `first` is the first attempt, and `attempt` makes those after it. A read changes nothing, so
-   * it is retried after any transient failure.
+   * Runs a read to its end. `first` is the first attempt, and `attempt` makes those after it. A read changes nothing,
+   * so it is retried after any transient failure.
    */
   readonly read: <A>(
     operation: string,

@@ -229,8 +229,8 @@ const endOf = (startsWith: string, idPrefix: string): string =>
   startsWith + "\u{10FFFF}".repeat(Math.ceil((maxIdBytes - byteLength(idPrefix)) / 4))
 
 /**
- * Whether no id can follow the id in the cursor. DynamoDB Local refuses a request whose start key is also the far end of
- * its range.
+ * Whether no id can follow the id in the cursor. DynamoDB Local refuses a request whose start key is also the far end
+ * of its range.
  */
 const isAtEnd = (idPrefix: string, { after, order }: Pick<Range, "after" | "order">): boolean =>
   after === (order === "ascending" ? endOf(idPrefix, idPrefix) : idPrefix)

@@ -12,7 +12,7 @@ export interface Entry extends StoredRecord {
 interface Owner {
   readonly name: string
   readonly entries: Map<string, Entry>
-  /** The entries' sort keys. Undefined until the owner has a second entry, since many owners never have more than one. */
+  /** The entries' sort keys. Undefined until the owner has a second entry, since many owners never have one. */
   order: SortedKeys<string> | undefined
 }
 
