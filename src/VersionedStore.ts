@@ -180,7 +180,7 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
   readonly get: (key: Key) => Effect.Effect<Record<A>, ReadError | StorageError.RecordNotFound, RD>
 
   /**
-   * Like `get`, but None if there is no record. One request.
+   * Like `get`, but returns None if there is no record. One request.
    *
    * @example
    * ```ts
@@ -1053,7 +1053,7 @@ const makeChange = <S extends Schema.Constraint>(
   return { touch, update }
 }
 
-/** The updates of a store. Those whose function is no Effect may share writes. */
+/** The updates of a store. Those whose function does not return an Effect may share writes. */
 const makeUpdates = <S extends Schema.Constraint>(
   change: Change<S>["update"]
 ): Pick<

@@ -5,9 +5,9 @@ const captureNone = undefined as unknown as number
 const canLimit = Object.getOwnPropertyDescriptor(Error, "stackTraceLimit")?.writable === true
 
 /**
- * Constructs an error that is an ordinary outcome. Its `stack` is undefined, since making one costs ten times as much as
- * the rest of the error. A limit of 0 would make a stack without calls, which still costs half of the rest. A limit that
- * is no number makes none.
+ * Constructs an error that is an ordinary outcome. Its `stack` is undefined, since making one costs many times as much
+ * as the rest of the error. A limit of 0 would still make a stack, without calls. A limit that is not a number makes
+ * none.
  */
 export const withoutStack = <A>(construct: () => A): A => {
   if (!canLimit) return construct()

@@ -29,8 +29,8 @@ import type { Backend } from "../StorageError.ts"
 /**
  * The service for a single server, with the options of node-redis's `createClient`. Here `disableOfflineQueue` is true
  * by default. Building the Layer connects to the server. If it can't connect within 5 seconds, it fails with `Backend`.
- * For the commands of `Redis.layer`, its `requestTimeout` takes the place of the client's default time-out, but not of a
- * `commandOptions.timeout` that is given.
+ * For the commands of `Redis.layer`, its `requestTimeout` takes the place of the client's default time-out, but not of
+ * a `commandOptions.timeout` that is given.
  *
  * @example
  * ```ts

@@ -237,8 +237,8 @@ interface Patience {
 const patienceUntil = (deadline: number): Patience => ({ deadline, retry: untilDeadline(deadline) })
 
 /**
- * The deadline of a call. Reading the monotonic time costs more than all else that leads a lane, so each call reads the
- * wall clock, and the monotonic time is read if it has to wait.
+ * The deadline of a call. Reading the monotonic time took several percent of a lone update in memory, so each call
+ * reads the wall clock, and the monotonic time only if it has to wait.
  */
 const deadlineSince = (clock: Clock.Clock, calledAt: number): number =>
   deadlineFrom(clock) - Math.max(0, clock.currentTimeMillisUnsafe() - calledAt)
