@@ -4,6 +4,7 @@
  */
 import type * as Schedule from "effect/Schedule"
 import { type Attempts, makeAttempts } from "./engine/internal/attempts.ts"
+import { makeCommit } from "./engine/internal/commit.ts"
 import type { Engine, LocalEngine } from "./engine/internal/model.ts"
 import { makeReads } from "./engine/internal/reads.ts"
 import { makeWriteIds } from "./engine/internal/records.ts"
@@ -16,15 +17,22 @@ import type * as StorageError from "./StorageError.ts"
 export {
   type Absent,
   type Chunk,
+  type Commit,
+  type CommitFull,
+  type CommitRefused,
+  type Committed,
   type Engine,
   type Expectation,
+  type Expired,
   type Full,
   isAsExpected,
   isExpired,
+  isStepAsExpected,
   type Present,
   type Range,
   type Refused,
   type Removed,
+  type Step,
   type StoredRecord,
   type Write,
   type Written
@@ -105,7 +113,8 @@ export const make = (engine: Engine, options: MakeOptions = {}): StorageBackend[
     put: request(engine.put),
     swap: request(engine.swap),
     remove: request(engine.remove),
-    list: request(engine.list)
+    list: request(engine.list),
+    ...(engine.commit === undefined ? {} : { commit: request(engine.commit) })
   }
   const service = makeService(readingClock(counted), makeAttempts(retries(retrySchedule)), maxDataBytes)
   return {
@@ -115,6 +124,7 @@ export const make = (engine: Engine, options: MakeOptions = {}): StorageBackend[
     putIfVersion: (...args) => operation("putIfVersion", service.putIfVersion(...args)),
     delete: (key) => operation("delete", service.delete(key)),
     deleteIfVersion: (...args) => operation("deleteIfVersion", service.deleteIfVersion(...args)),
+    commit: (...args) => operation("commit", service.commit(...args)),
     listByPrefix: (...args) => operation("listByPrefix", service.listByPrefix(...args)),
     cleanupExpired: operation("cleanupExpired", service.cleanupExpired)
   }
@@ -134,8 +144,9 @@ export const makeLocal = (
 // -----------------------------------------------------------------------------
 
 /** An engine as one that gets the instant unread. The Clock is read before each request that needs the instant. */
-const readingClock = (engine: Engine): LocalEngine => ({
+const readingClock = ({ commit, ...engine }: Engine): LocalEngine => ({
   ...engine,
+  ...(commit === undefined ? {} : { commit: (request, now) => commit(request, now.seconds) }),
   put: (key, write, now) => engine.put(key, write, now.seconds),
   swap: (key, write, expectation, now) => engine.swap(key, write, expectation, now.seconds),
   remove: (key, expectation, now) => engine.remove(key, expectation, now.seconds),
@@ -143,8 +154,12 @@ const readingClock = (engine: Engine): LocalEngine => ({
   cleanup: (now) => engine.cleanup(now.seconds)
 })
 
-const makeService = (engine: LocalEngine, attempts: Attempts, maxDataBytes: number): StorageBackend["Service"] => ({
-  ...makeReads(engine, attempts),
-  ...makeWrites(engine, attempts, maxDataBytes, makeWriteIds()),
-  ...makeRemovals(engine, attempts)
-})
+const makeService = (engine: LocalEngine, attempts: Attempts, maxDataBytes: number): StorageBackend["Service"] => {
+  const nextWriteId = makeWriteIds()
+  const single = { ...makeWrites(engine, attempts, maxDataBytes, nextWriteId), ...makeRemovals(engine, attempts) }
+  return {
+    ...makeReads(engine, attempts),
+    ...single,
+    commit: makeCommit(engine, attempts, { maxDataBytes, nextWriteId, single })
+  }
+}

@@ -52,6 +52,52 @@ export interface CompareAndSetOptions extends WriteOptions {
 }
 
 /**
+ * A step of a commit: a check, a write or a removal of one record of the owner. Each says what it expects to find, as a
+ * compare-and-set does.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Step = Check | Write | Remove
+
+/**
+ * Changes nothing, and has the whole commit refused if the record is not as expected.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Check {
+  readonly _tag: "Check"
+  readonly id: string
+  readonly expected: Expected
+}
+
+/**
+ * Writes a record over what is expected; version 0 creates one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Write extends WriteOptions {
+  readonly _tag: "Write"
+  readonly id: string
+  readonly expected: Expected
+  readonly data: string
+}
+
+/**
+ * Removes a record that is as expected.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Remove {
+  readonly _tag: "Remove"
+  readonly id: string
+  readonly expected: Expected
+}
+
+/**
  * Which page of a listing is read.
  *
  * @category models
@@ -166,6 +212,34 @@ export class StorageBackend extends Context.Service<
     ) => Effect.Effect<void, StorageError.RecordNotFound | StorageError.VersionConflict | StorageError.Backend>
 
     /**
+     * Runs up to 100 steps on records of one owner in one atomic step: all of them, or none. Returns a record for each
+     * step that wrote, as written, and undefined for the others.
+     *
+     * If some steps find something else than they expect, nothing is changed, and the error is that of the first of
+     * them in order: `VersionConflict` or `RecordNotFound`. No other write of any client comes in between. The steps
+     * are of different records, and take at most 4,000,000 bytes together: for each step 200, and the bytes of owner,
+     * id and data. Otherwise the commit fails with `InvalidCommit` before anything is sent.
+     *
+     * One request. A step that creates a record takes one request more if an expired record is still stored there. A
+     * commit of one step is a compare-and-set, a conditional delete or a read, at the price of that. On DynamoDB each
+     * record of a commit costs twice the units of a single write, also if it is only checked; a commit of checks alone
+     * costs twice the units of single reads. Source: `TransactWriteItems` and `TransactGetItems` of DynamoDB's API,
+     * which set the limits of steps and bytes.
+     */
+    readonly commit: (
+      owner: string,
+      steps: ReadonlyArray<Step>
+    ) => Effect.Effect<
+      ReadonlyArray<VersionedRecord | undefined>,
+      | StorageError.RecordNotFound
+      | StorageError.VersionConflict
+      | StorageError.InvalidData
+      | StorageError.CapacityExceeded
+      | StorageError.InvalidCommit
+      | StorageError.Backend
+    >
+
+    /**
      * Reads one page of an owner's records whose ids start with a prefix, in id order. One request, and at most three
      * more to fill the page if it meets expired records. A limit that is not an integer from 1 to 1,000 is a defect.
      */
@@ -207,6 +281,22 @@ export const maxVersion = Number.MAX_SAFE_INTEGER
  * @since 0.1.0
  */
 export const maxKeysAtOnce = 100
+
+/**
+ * How many steps a commit has at most.
+ *
+ * @category configuration
+ * @since 0.1.0
+ */
+export const maxCommitSteps = 100
+
+/**
+ * How many bytes the steps of a commit take at most together: for each step 200, and the bytes of owner, id and data.
+ *
+ * @category configuration
+ * @since 0.1.0
+ */
+export const maxCommitBytes = 4_000_000
 
 /**
  * How a transient failure of the engine is retried by default: exponentially from 25 ms, capped at 1 s before a jitter

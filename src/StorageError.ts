@@ -327,6 +327,41 @@ export class InvalidCursor extends Schema.TaggedError<InvalidCursor>("effect-ver
   }
 }
 
+/**
+ * A commit that no engine could run, so nothing was sent. `problem` says why:
+ *
+ * - `InvalidKey`: the owner, or the id of a step, is no part of a key.
+ * - `RepeatedKey`: two steps are of the same record.
+ * - `TooManySteps` and `TooManyBytes`: the commit is over the limits of `StorageBackend.maxCommitSteps` or
+ *   `StorageBackend.maxCommitBytes`.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, StorageBackend } from "effect-versioned-store"
+ * import { Effect } from "effect"
+ *
+ * const check = { _tag: "Check", id: "a", expected: 0 } as const
+ * const program = StorageBackend.StorageBackend.use((backend) => backend.commit("alice", [check, check]))
+ * const error = Effect.runSync(Effect.flip(program).pipe(Effect.provide(InMemory.layer)))
+ * assert.strictEqual(error.message, "Invalid commit: steps 0 and 1 are of the same record, alice:a")
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidCommit extends Schema.TaggedError<InvalidCommit>("effect-versioned-store/InvalidCommit")(
+  "InvalidCommit",
+  {
+    problem: Schema.Literals(["InvalidKey", "RepeatedKey", "TooManySteps", "TooManyBytes"]),
+    description: Schema.String
+  }
+) {
+  override get message(): string {
+    return `Invalid commit: ${this.description}`
+  }
+}
+
 const reasonFields = {
   description: Schema.String,
   isRetryable: Schema.Boolean,
@@ -418,6 +453,21 @@ export class Corrupt extends Schema.TaggedError<Corrupt>("effect-versioned-store
 }
 
 /**
+ * The engine can't do this at all.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Unsupported extends Schema.TaggedError<Unsupported>("effect-versioned-store/Unsupported")(
+  "Unsupported",
+  reasonFields
+) {
+  override get message(): string {
+    return this.description
+  }
+}
+
+/**
  * The engine failed with an error that has no reason of its own here.
  *
  * @category errors
@@ -429,7 +479,7 @@ export class Unknown extends Schema.TaggedError<Unknown>("effect-versioned-store
   }
 }
 
-const reasons = { Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, Corrupt, Unknown }
+const reasons = { Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, Corrupt, Unsupported, Unknown }
 
 /**
  * Why an engine failed. `description` says what happened and what to do. `isRetryable` is true if the fault passes by
@@ -439,7 +489,7 @@ const reasons = { Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, 
  * @category errors
  * @since 0.1.0
  */
-export type Reason = Throttled | Unavailable | Timeout | Unauthorized | Misconfigured | Corrupt | Unknown
+export type Reason = Throttled | Unavailable | Timeout | Unauthorized | Misconfigured | Corrupt | Unsupported | Unknown
 
 /**
  * The engine failed. `reason` says why.
@@ -469,7 +519,7 @@ export type Reason = Throttled | Unavailable | Timeout | Unauthorized | Misconfi
 export class Backend extends Schema.TaggedError<Backend>("effect-versioned-store/Backend")("Backend", {
   operation: Schema.String,
   outcome: Schema.Literals(["not-applied", "unknown"]),
-  reason: Schema.Union([Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, Corrupt, Unknown])
+  reason: Schema.Union([Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, Corrupt, Unsupported, Unknown])
 }) {
   override get message(): string {
     const failure = `${this.operation} failed: ${this.reason.description}`

@@ -24,7 +24,7 @@ const sources = Object.values<string>(packageJson.exports).flatMap((entry) =>
 )
 
 /** Numbers need no example, and the reasons of `Backend` share the example of `Backend`. */
-const isSelfEvident = (declaration: string) => /= [\d.* ]+$|Number\.MAX_SAFE|reasonFields/m.test(declaration)
+const isSelfEvident = (declaration: string) => /= [\d._* ]+$|Number\.MAX_SAFE|reasonFields/m.test(declaration)
 
 /** The exported names of a public module, each with its doc comment and the first lines of its declaration. */
 const publicNames = (file: string) => {

@@ -106,7 +106,7 @@ export const engine = (
   fateOf: (request: Request<keyof Engine>) => Fate = () => "pass"
 ): Requests<keyof Engine> & { readonly engine: Engine } => {
   const { request, ...requests } = watch(fateOf)
-  const { readEventually, readMany } = engine
+  const { commit, readEventually, readMany, remembersCommits } = engine
   return {
     ...requests,
     engine: {
@@ -116,6 +116,10 @@ export const engine = (
       put: (key, ...rest) => request("put", key, () => engine.put(key, ...rest)),
       swap: (key, ...rest) => request("swap", key, () => engine.swap(key, ...rest)),
       remove: (key, ...rest) => request("remove", key, () => engine.remove(key, ...rest)),
+      ...(commit && {
+        commit: (...args) => request("commit", args[0].steps[0]?.key, () => commit(...args))
+      }),
+      ...(remembersCommits && { remembersCommits }),
       list: (...args) => request("list", undefined, () => engine.list(...args)),
       cleanup: (nowSeconds) => request("cleanup", undefined, () => engine.cleanup(nowSeconds))
     }
@@ -163,6 +167,7 @@ export const backend = (
       putIfVersion: (key, ...rest) => request("putIfVersion", key, () => backend.putIfVersion(key, ...rest)),
       delete: (key) => request("delete", key, () => backend.delete(key)),
       deleteIfVersion: (key, expected) => request("deleteIfVersion", key, () => backend.deleteIfVersion(key, expected)),
+      commit: (...args) => request("commit", undefined, () => backend.commit(...args)),
       listByPrefix: (...args) => request("listByPrefix", undefined, () => backend.listByPrefix(...args)),
       cleanupExpired: request("cleanupExpired", undefined, () => backend.cleanupExpired)
     }

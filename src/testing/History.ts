@@ -1,6 +1,7 @@
 /**
  * What the clients of one key did and saw, and whether that history is linearizable: whether the operations can be put
- * into one order, each at an instant between its start and its end, that explains every answer.
+ * into one order, each at an instant between its start and its end, that explains every answer. Likewise what the
+ * clients of several keys did by commits, and whether that history is strictly serializable.
  *
  * A write whose answer was lost may have taken effect at any time after its start, or never.
  */
@@ -77,14 +78,70 @@ export interface Conflict {
  * @category predicates
  * @since 0.1.0
  */
-export const anomaly = (history: ReadonlyArray<Operation>): string | undefined => {
+export const anomaly = (history: ReadonlyArray<Operation>): string | undefined =>
+  explain<Operation, State>(history, { version: 0, above: 0, data: undefined }, apply, isUnknown)
+
+/**
+ * A commit on several keys, or what a client did to them in another way. `found` is the data that it expected at some
+ * keys, and `written` the data that it leaves at some keys; undefined is no record. A read finds, and writes nothing.
+ * Every write has data of its own, so that data stands for a version.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Commit {
+  readonly start: number
+  readonly end: number
+  readonly outcome: "made" | "refused" | "unknown"
+  readonly found: { readonly [key: string]: string | undefined }
+  readonly written: { readonly [key: string]: string | undefined }
+}
+
+/**
+ * Why a history of commits is not strictly serializable, or undefined if it is. No key has a record at the start.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import * as History from "effect-versioned-store/History"
+ *
+ * const both = { a: "a1", b: "b1" }
+ * const created = { start: 0, end: 1, outcome: "made", found: {}, written: both } as const
+ * // Each of two commits read both records and changed one of them: write skew.
+ * const first = { start: 2, end: 4, outcome: "made", found: both, written: { a: "a2" } } as const
+ * const second = { start: 3, end: 5, outcome: "made", found: both, written: { b: "b2" } } as const
+ *
+ * assert.strictEqual(History.anomalyOfCommits([created, first, { ...second, outcome: "refused" }]), undefined)
+ * assert.match(History.anomalyOfCommits([created, first, second]) ?? "", /no order/)
+ * ```
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const anomalyOfCommits = (history: ReadonlyArray<Commit>): string | undefined =>
+  explain<Commit, Data>(history, {}, applyCommit, ({ outcome }) => outcome === "unknown")
+
+// -----------------------------------------------------------------------------
+
+interface Timed {
+  readonly start: number
+  readonly end: number
+}
+
+/** Looks for an order of the operations that explains them. */
+const explain = <Op extends Timed, S extends object>(
+  history: ReadonlyArray<Op>,
+  start: S,
+  apply: (operation: Op, state: S) => S | undefined,
+  isUnknown: (operation: Op) => boolean
+): string | undefined => {
   const operations = history.toSorted((a, b) => a.start - b.start)
   const places = new Map(operations.map((operation, place) => [operation, place]))
   const visited = new Set<string>()
-  let furthest: ReadonlyArray<Operation> = operations
+  let furthest: ReadonlyArray<Op> = operations
 
   /** Whether the pending operations can follow on a state: each can be the next that no other one ended before. */
-  const canFollow = (pending: ReadonlyArray<Operation>, state: State): boolean => {
+  const canFollow = (pending: ReadonlyArray<Op>, state: S): boolean => {
     if (pending.every(isUnknown)) return true
     if (pending.length < furthest.length) furthest = pending
     const firstEnd = pending.reduce((end, next) => (isUnknown(next) ? end : Math.min(end, next.end)), Infinity)
@@ -92,7 +149,7 @@ export const anomaly = (history: ReadonlyArray<Operation>): string | undefined =
       const next = operation.start > firstEnd ? undefined : apply(operation, state)
       return next === undefined ? [] : [{ operation, next }]
     })
-    const without = (operation: Operation) => pending.filter((other) => other !== operation)
+    const without = (operation: Op) => pending.filter((other) => other !== operation)
     // An operation that fits and changes nothing can always come next, so no other choice needs to be tried.
     const unchanging = choices.find(({ next }) => next === state)
     if (unchanging !== undefined) return canFollow(without(unchanging.operation), state)
@@ -102,11 +159,9 @@ export const anomaly = (history: ReadonlyArray<Operation>): string | undefined =
     return choices.some(({ next, operation }) => canFollow(without(operation), next))
   }
 
-  if (canFollow(operations, { version: 0, above: 0, data: undefined })) return undefined
+  if (canFollow(operations, start)) return undefined
   return `no order of the operations explains ${JSON.stringify(furthest[0])} and the ${furthest.length - 1} after it`
 }
-
-// -----------------------------------------------------------------------------
 
 /** What the key holds. The version of a write of unknown outcome is undefined until it is seen: `above` so much. */
 interface State {
@@ -141,4 +196,19 @@ const apply = (operation: Operation, state: State): State | undefined => {
       return version > before.above ? { version, above: version, data } : undefined
     }
   }
+}
+
+/** What the keys hold. A key without a record is left out, and the keys are in order. */
+type Data = { readonly [key: string]: string }
+
+const applyCommit = ({ found, outcome, written }: Commit, state: Data): Data | undefined => {
+  const isAsFound = Object.entries(found).every(([key, data]) => state[key] === data)
+  if (outcome === "refused") return isAsFound ? undefined : state
+  if (!isAsFound) return undefined
+  const changed = Object.entries({ ...state, ...written }).filter(
+    (entry): entry is [string, string] => entry[1] !== undefined
+  )
+  return Object.keys(written).length === 0
+    ? state
+    : Object.fromEntries(changed.toSorted(([a], [b]) => (a < b ? -1 : 1)))
 }

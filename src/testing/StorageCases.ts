@@ -12,6 +12,7 @@ import * as TestClock from "effect/testing/TestClock"
 import type { StoredRecord } from "../Engine.ts"
 import type { StorageBackend } from "../StorageBackend.ts"
 import type { StorageKey } from "../StorageKey.ts"
+import { commits } from "./contract/commits.ts"
 import { compareAndSet } from "./contract/compareAndSet.ts"
 import { cursors } from "./contract/cursors.ts"
 import { data } from "./contract/data.ts"
@@ -46,6 +47,7 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   many, // 4, 7 and 9
   stores, // 2 and 4
   interruption, // 10
+  commits, // 11, and 1, 4, 8 and 10
   model // 1, 2, 4, 5 and 6 together
 ]
 

@@ -168,7 +168,8 @@ describe("the layout in Redis", () => {
     assert.deepStrictEqual(keysOf("app", "alice"), {
       record: "app:{alice}:record:",
       index: "app:{alice}:index",
-      expiry: "app:{alice}:expiry"
+      expiry: "app:{alice}:expiry",
+      commit: "app:{alice}:commit:"
     })
     assert.strictEqual(keysOf("app", "{%}{").index, "app:{%7B%25%7D%7B}:index")
   })

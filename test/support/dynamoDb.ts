@@ -51,7 +51,7 @@ export const newClient = () => new DynamoDBClient(clientConfig)
 /** A client of the table that loses the answers to some writes. */
 export const lossy = (tableName: string) => (isLost: () => boolean) =>
   Effect.gen(function* () {
-    const isWrite = (operation: string) => operation === "UpdateItem" || operation === "DeleteItem"
+    const isWrite = (operation: string) => ["UpdateItem", "DeleteItem", "TransactWriteItems"].includes(operation)
     const proxy = yield* dynamoDbProxy(endpoint ?? "", (operation) =>
       isWrite(operation) && isLost() ? "lose" : "pass"
     )

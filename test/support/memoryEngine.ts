@@ -9,6 +9,7 @@ export const makeEngine = (bounds?: Bounds) => {
     put: (key, write, nowSeconds) => local.put(key, write, { seconds: nowSeconds }),
     swap: (key, write, expectation, nowSeconds) => local.swap(key, write, expectation, { seconds: nowSeconds }),
     remove: (key, expectation, nowSeconds) => local.remove(key, expectation, { seconds: nowSeconds }),
+    commit: (commit, nowSeconds) => local.commit(commit, { seconds: nowSeconds }),
     list: (prefix, range, nowSeconds) => local.list(prefix, range, { seconds: nowSeconds }),
     cleanup: (nowSeconds) => local.cleanup({ seconds: nowSeconds })
   }

@@ -36,7 +36,7 @@ export const layerPlantable = (
       const engine = { ...memory, ...changeEngine?.(memory) }
       const serve = (backend: Backend) => ({ ...backend, ...changeService(backend) })
       const lossy = (isLost: () => boolean) => {
-        const isWrite = (name: keyof Engine) => name === "put" || name === "swap" || name === "remove"
+        const isWrite = (name: keyof Engine) => ["put", "swap", "remove", "commit"].includes(name)
         const faults = Faults.engine(engine, ({ name }) => (isWrite(name) && isLost() ? "lose" : "pass"))
         return serve(make(faults.engine, { retrySchedule: Schedule.recurs(20) }))
       }

@@ -41,7 +41,8 @@ const wordsOf = (command: Buffer): ReadonlyArray<string> =>
     .filter((_, i) => i > 0 && i % 2 === 0)
 
 /** Whether a command is one of the backend's writes, which name three keys. */
-export const isWrite = ([name = "", , keys]: ReadonlyArray<string>) => name.startsWith("EVAL") && keys === "3"
+export const isWrite = ([name = "", , keys, , , third = ""]: ReadonlyArray<string>) =>
+  name.startsWith("EVAL") && (keys === "3" || third.includes(":commit:"))
 
 /**
  * A proxy on loopback between a client and Redis, which decides the fate of each command, for example `["HMGET", ...]`,

@@ -54,7 +54,7 @@ export const lossy = (filename: string) => (isLost: () => boolean) =>
         retrySchedule: Schedule.recurs(0),
         toBackend: (error: Error) => makeBackend({ reason: "Unknown", outcome: "unknown", description: error.message })
       }
-      const isWrite = (name: keyof Engine) => name === "put" || name === "swap" || name === "remove"
+      const isWrite = (name: keyof Engine) => ["put", "swap", "remove", "commit"].includes(name)
       const { engine } = Faults.engine(makeEngine(db, options), ({ name }) =>
         isWrite(name) && isLost() ? "lose" : "pass"
       )

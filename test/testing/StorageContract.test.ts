@@ -2,16 +2,19 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Layer, Result } from "effect"
 import { Base64Url } from "effect/encoding"
 import {
+  type Commit,
+  type Committed,
   type Engine,
   type Expectation,
   isAsExpected,
   isExpired,
+  isStepAsExpected,
   type Refused,
   type StoredRecord
 } from "../../src/Engine.ts"
 import * as Cursor from "../../src/engine/internal/cursor.ts"
 import { maxVersion, type StorageBackend } from "../../src/StorageBackend.ts"
-import { InvalidCursor, RecordNotFound, VersionConflict } from "../../src/StorageError.ts"
+import { type Backend, InvalidCursor, RecordNotFound, VersionConflict } from "../../src/StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
@@ -101,6 +104,24 @@ const inTwoSteps =
           )
         : swap(key, write, expectation, nowSeconds)
     )
+
+/** Makes the steps of a commit one by one, with something between them, without their checks. */
+const stepByStep =
+  ({ put, remove }: Engine, between: Effect.Effect<void> = Effect.yieldNow) =>
+  ({ steps, writeId }: Commit, nowSeconds: number): Effect.Effect<Committed, Backend> =>
+    Effect.as(
+      Effect.forEach(steps, (step) => {
+        if (step._tag === "Check") return Effect.void
+        const made: Effect.Effect<unknown, Backend> =
+          step._tag === "Remove"
+            ? remove(step.key, undefined, nowSeconds)
+            : put(step.key, { ...step, writeId, increment: 1 }, nowSeconds)
+        return Effect.andThen(made, between)
+      }),
+      { _tag: "Committed" as const }
+    )
+
+type CommitAnswer = ReturnType<NonNullable<Engine["commit"]>>
 
 interface Broken {
   readonly layer: Layer.Layer<StorageBackend | Plantable>
@@ -542,6 +563,92 @@ const broken: Record<string, Broken> = {
     })),
     caughtBy: "no key reads nothing, and more than a hundred are a defect"
   },
+  "a commit that checks first and writes later": {
+    layer: layerPlantable((engine) => ({
+      commit: (commit, nowSeconds) =>
+        Effect.flatMap(Effect.all(commit.steps.map(({ key }) => engine.read(key))), (found): CommitAnswer => {
+          const refusals = found.flatMap((current, index) => {
+            const step = commit.steps[index]
+            return step && isStepAsExpected(current, step, nowSeconds) ? [] : [{ index, current }]
+          })
+          if (refusals.length > 0) return Effect.succeed({ _tag: "CommitRefused", refusals })
+          return Effect.andThen(Effect.yieldNow, stepByStep(engine, Effect.void)(commit, nowSeconds))
+        })
+    })),
+    caughtBy: "of commits and single writes that change the same records exactly one wins"
+  },
+  "a commit that leaves out its checks": {
+    layer: layerPlantable(({ commit = () => Effect.die("none") }) => ({
+      commit: (request, nowSeconds) => {
+        const steps = request.steps.filter(({ _tag }) => _tag !== "Check")
+        return steps.length === 0 ? Effect.succeed({ _tag: "Committed" }) : commit({ ...request, steps }, nowSeconds)
+      }
+    })),
+    caughtBy: "of two commits that each check what the other changes only one is made"
+  },
+  "a commit that stops half-way if it is interrupted": {
+    layer: layerPlantable((engine) => ({ commit: stepByStep(engine) })),
+    caughtBy: "an interrupted commit is made whole or not at all"
+  },
+  "a commit that undoes nothing if a step is refused": {
+    layer: layerPlantable((engine) => ({
+      commit: (request, nowSeconds) =>
+        Effect.flatMap(
+          engine.commit?.(request, nowSeconds) ?? Effect.die("none"),
+          (answer): CommitAnswer =>
+            answer._tag !== "CommitRefused"
+              ? Effect.succeed(answer)
+              : Effect.as(
+                  stepByStep(engine)(
+                    { ...request, steps: request.steps.slice(0, answer.refusals[0]?.index) },
+                    nowSeconds
+                  ),
+                  answer
+                )
+        )
+    })),
+    caughtBy: "a commit changes nothing if one step is refused, and names the first one with the true record"
+  },
+  "a commit that names the last refused step": {
+    layer: layerPlantable(({ commit = () => Effect.die("none") }) => ({
+      commit: (request, nowSeconds) =>
+        Effect.map(commit(request, nowSeconds), (answer) =>
+          answer._tag === "CommitRefused" ? { ...answer, refusals: answer.refusals.toReversed() } : answer
+        )
+    })),
+    caughtBy: "any sequence of operations agrees with the model"
+  },
+  "a commit that starts versions again over an expired record": {
+    layer: layerPlantable(({ commit = () => Effect.die("none") }) => ({
+      commit: (request, nowSeconds) => {
+        const steps = request.steps.map((step) =>
+          step._tag === "Write" && step.expectation._tag === "Expired" ? { ...step, version: 1 } : step
+        )
+        return commit({ ...request, steps }, nowSeconds)
+      }
+    })),
+    caughtBy: "an expired record is absent for a commit, and a creation over it continues its versions"
+  },
+  "a commit of unknown outcome that is made again": {
+    layer: layerPlantable(undefined, (backend) => ({
+      commit: (owner, steps) =>
+        Effect.catchTag(backend.commit(owner, steps), "Backend", () => backend.commit(owner, steps))
+    })),
+    caughtBy:
+      "a commit that could apply twice succeeds if its answer is lost, or its outcome is unknown, and takes effect once"
+  },
+  "a commit of data that is cut": {
+    layer: layerPlantable(undefined, (backend) => ({
+      commit: (owner, steps) =>
+        Effect.catchTag(backend.commit(owner, steps), "CapacityExceeded", () =>
+          backend.commit(
+            owner,
+            steps.map((step) => (step._tag === "Write" ? { ...step, data: step.data.slice(0, 1000) } : step))
+          )
+        )
+    })),
+    caughtBy: "a commit with data that is too large or not well-formed writes nothing"
+  },
   "data over the limit that is cut": {
     layer: layerPlantable(undefined, (backend) => ({
       put: (key, data, options) =>
@@ -642,7 +749,7 @@ describe("StorageContract", () => {
         .map(({ catches, name, promise }) => `promise ${promise}: ${name}\n  ${catches.length}: ${catches.join("; ")}`)
         .join("\n")
     )
-    assert.deepStrictEqual(Array.from(new Set(rows.map(({ promise }) => promise))), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    assert.deepStrictEqual(Array.from(new Set(rows.map(({ promise }) => promise))), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
     assert.deepStrictEqual(
       rows.filter(({ catches }) => catches.length === 0),
       []

@@ -67,6 +67,85 @@ export type Present =
   | { readonly _tag: "Data"; readonly version: number; readonly data: string }
 
 /**
+ * A record of this version and write that has expired and is still stored. Only a step of a commit that writes expects
+ * one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Expired {
+  readonly _tag: "Expired"
+  readonly version: number
+  readonly writeId: string | undefined
+}
+
+/**
+ * A step of a commit. A write that expects `Absent` is refused also by a record that has expired and is still stored,
+ * since that record's versions must continue. A write that expects `Expired` then follows.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Step =
+  | { readonly _tag: "Check"; readonly key: StorageKey.StorageKey; readonly expectation: Expectation }
+  | { readonly _tag: "Remove"; readonly key: StorageKey.StorageKey; readonly expectation: Present }
+  | {
+      readonly _tag: "Write"
+      readonly key: StorageKey.StorageKey
+      readonly expectation: Expectation | Expired
+      readonly data: string
+      /** The version to store, which follows from what is expected. */
+      readonly version: number
+      readonly expiresAtSeconds: number | undefined
+    }
+
+/**
+ * Two to 100 steps on records of one owner, each of another record.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Commit {
+  readonly steps: ReadonlyArray<Step>
+  /** The write id of all records that the commit writes. */
+  readonly writeId: string
+  /** The same if the same commit is sent again. At most 36 characters. */
+  readonly token: string
+}
+
+/**
+ * The whole commit was made.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Committed {
+  readonly _tag: "Committed"
+}
+
+/**
+ * Nothing was changed. `refusals` are all steps that were refused, in order and as of one moment: the step's index, and
+ * the stored record, expired or not.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CommitRefused {
+  readonly _tag: "CommitRefused"
+  readonly refusals: ReadonlyArray<{ readonly index: number; readonly current: StoredRecord | undefined }>
+}
+
+/**
+ * Nothing was changed, because there is no room for what a step writes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CommitFull extends Full {
+  readonly index: number
+}
+
+/**
  * The write was made. `version` is the one it made.
  *
  * @category models
@@ -187,6 +266,21 @@ export interface Engine {
     nowSeconds: number
   ) => Effect.Effect<Removed | Refused, StorageError.Backend>
 
+  /**
+   * Runs all steps if each finds what it expects, and none otherwise. Without this function, only commits of one step
+   * work.
+   */
+  readonly commit?: (
+    commit: Commit,
+    nowSeconds: number
+  ) => Effect.Effect<Committed | CommitRefused | CommitFull, StorageError.Backend>
+
+  /**
+   * Whether a commit that was made and is sent again within ten minutes, with the same token, is answered as it was the
+   * first time, and changes nothing.
+   */
+  readonly remembersCommits?: boolean
+
   /** Lists in the byte order of the ids' UTF-8. */
   readonly list: (prefix: StoragePrefix, range: Range, nowSeconds: number) => Effect.Effect<Chunk, StorageError.Backend>
 
@@ -253,6 +347,46 @@ export const isAsExpected = (stored: StoredRecord | undefined, expectation: Expe
 /** @internal */
 export const isAsExpectedAt = (stored: StoredRecord | undefined, expectation: Expectation, now: Instant): boolean =>
   isLiveAsExpected(stored !== undefined && isExpiredAt(stored, now) ? undefined : stored, expectation)
+
+/**
+ * Whether a stored record, or none, is what a step of a commit expects.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { Engine, StorageKey } from "effect-versioned-store"
+ *
+ * const key = StorageKey.makeUnsafe({ owner: "alice", id: "a" })
+ * const create: Engine.Step = {
+ *   _tag: "Write", key, expectation: { _tag: "Absent" }, data: "data", version: 1, expiresAtSeconds: undefined
+ * }
+ * const expired = { data: "old", version: 2, writeId: "a", expiresAtSeconds: 1_600_000_000 }
+ * assert.strictEqual(Engine.isStepAsExpected(undefined, create, 1_700_000_000), true)
+ * assert.strictEqual(Engine.isStepAsExpected(expired, create, 1_700_000_000), false)
+ * ```
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const isStepAsExpected = (
+  stored: StoredRecord | undefined,
+  step: Pick<Step, "_tag" | "expectation">,
+  nowSeconds: number
+): boolean => isStepAsExpectedAt(stored, step, { seconds: nowSeconds })
+
+/** @internal */
+export const isStepAsExpectedAt = (
+  stored: StoredRecord | undefined,
+  { _tag, expectation }: Pick<Step, "_tag" | "expectation">,
+  now: Instant
+): boolean => {
+  if (expectation._tag === "Expired") {
+    const { version, writeId } = expectation
+    return stored?.version === version && stored.writeId === writeId && isExpiredAt(stored, now)
+  }
+  if (expectation._tag === "Absent" && _tag === "Write") return stored === undefined
+  return isAsExpectedAt(stored, expectation, now)
+}
 
 const isLiveAsExpected = (live: StoredRecord | undefined, expectation: Expectation): boolean => {
   if (live === undefined) return expectation._tag === "Absent"

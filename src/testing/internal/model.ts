@@ -4,7 +4,7 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
-import { type Expected, StorageBackend, type VersionedRecord } from "../../StorageBackend.ts"
+import { type Expected, type Step, StorageBackend, type VersionedRecord } from "../../StorageBackend.ts"
 import * as assert from "./assert.ts"
 import { assertSame, failsWith, idsOf, inOrder, keyOf, listAll, prefixOf } from "./support.ts"
 
@@ -20,11 +20,26 @@ const Expectation = Schema.Literals(["record", "old record", "version", "higher 
 
 const PutIf = Schema.TaggedStruct("PutIf", { ...Target, timeToLive: TimeToLive, expectation: Expectation })
 
+const Commit = Schema.TaggedStruct("Commit", {
+  owner: Target.owner,
+  steps: Schema.Array(
+    Schema.Struct({
+      kind: Schema.Literals(["Check", "Write", "Write", "Remove"]),
+      id: Target.id,
+      timeToLive: TimeToLive,
+      expectation: Expectation
+    })
+  )
+})
+
 const Command = Schema.Union([
   Schema.TaggedStruct("Get", Target),
   Schema.TaggedStruct("Put", { ...Target, timeToLive: TimeToLive }),
   PutIf,
   PutIf,
+  Schema.TaggedStruct("GetMany", { targets: Schema.Array(Schema.Struct(Target)) }),
+  Commit,
+  Commit,
   Schema.TaggedStruct("Delete", Target),
   Schema.TaggedStruct("DeleteIf", { ...Target, expectation: Expectation }),
   Schema.TaggedStruct("List", {
@@ -69,7 +84,9 @@ export const agreesWithModel = Effect.fnUntraced(function* (sequence: ReadonlyAr
     const written = (
       command: { readonly owner: 0 | 1; readonly id: string; readonly timeToLive: number | undefined },
       data: string,
-      record: VersionedRecord
+      record: VersionedRecord,
+      /** The records of one commit share a write id. */
+      isFirst = true
     ) => {
       const before = liveOf(command)
       const expiry =
@@ -80,7 +97,7 @@ export const agreesWithModel = Effect.fnUntraced(function* (sequence: ReadonlyAr
       assert.strictEqual(record.expiresAt?.epochMilliseconds, expiry)
       assert.isAbove(record.version, before?.version ?? 0)
       assert.isDefined(record.writeId)
-      assert.isFalse(writeIds.has(record.writeId), "a write id was used twice")
+      if (isFirst) assert.isFalse(writeIds.has(record.writeId), "a write id was used twice")
       writeIds.add(record.writeId)
       records.set(name(command), record)
       history.set(name(command), [...(history.get(name(command)) ?? []), record])
@@ -152,6 +169,52 @@ export const agreesWithModel = Effect.fnUntraced(function* (sequence: ReadonlyAr
             assert.strictEqual(conflict.actual, live?.version)
             if (conflict.current !== undefined && live !== undefined) assertSame(conflict.current, live)
           }
+        }
+        break
+      }
+      case "GetMany": {
+        const found = yield* backend.getMany(command.targets.map((target) => keyOf(owners[target.owner], target.id)))
+        const live = command.targets.map(liveOf)
+        assert.deepStrictEqual(
+          found.map((record) => record?.writeId),
+          live.map((record) => record?.writeId)
+        )
+        break
+      }
+      case "Commit": {
+        const { owner } = command
+        const commands = Array.from(new Map(command.steps.map((step) => [step.id, { ...step, owner }])).values())
+        const steps = commands.map((step): Step => {
+          const { expectation, id, kind: _tag, timeToLive } = step
+          const expected = expectedOf(step, expectation)
+          if (_tag !== "Write") return { _tag, id, expected }
+          return { _tag, id, expected, data: `write ${writes++}`, expiresAt: expiresAt(timeToLive) }
+        })
+        const refusals = commands.flatMap((step, i) => {
+          const { _tag, expected, id } = steps[i] as Step
+          const live = liveOf(step)
+          const isWrongRemoval = _tag === "Remove" && expected === 0
+          const tag = isWrongRemoval ? (live ? "VersionConflict" : "RecordNotFound") : refusal(live, expected)
+          return tag === undefined ? [] : [{ id, tag, live } as const]
+        })
+        const commit = backend.commit(owners[owner], steps)
+        const [first] = refusals
+        if (first !== undefined) {
+          const error = yield* failsWith(commit, first.tag)
+          assert.strictEqual(error.key.id, first.id)
+          if (error._tag === "VersionConflict") assert.strictEqual(error.actual, first.live?.version)
+          break
+        }
+        let isFirst = true
+        for (const [i, record] of (yield* commit).entries()) {
+          const [step, made] = [commands[i], steps[i]]
+          if (step === undefined || made === undefined) continue
+          if (made._tag === "Write" && record !== undefined) {
+            written(step, made.data, record, isFirst)
+            isFirst = false
+          }
+          if (made._tag === "Remove") records.delete(name(step))
+          assert.strictEqual(record !== undefined, made._tag === "Write")
         }
         break
       }

@@ -1,4 +1,5 @@
 /** Turns errors of the AWS SDK, of DynamoDB and of the network into failures. */
+import type { CancellationReason } from "@aws-sdk/client-dynamodb"
 import { type Failure, notApplied } from "../failure.ts"
 import { safeCause, withoutUserInfo } from "../safeCause.ts"
 
@@ -30,6 +31,8 @@ export interface AwsError {
   readonly $metadata?: { readonly httpStatusCode?: number }
   readonly $response?: HttpResponse
   readonly errors?: ReadonlyArray<AwsError>
+  /** Why a transaction was cancelled, for each of its items. */
+  readonly CancellationReasons?: ReadonlyArray<CancellationReason>
 }
 
 /** Whether an error is the answer of a server other than DynamoDB. */
@@ -170,6 +173,15 @@ const failures: Record<string, Explain> = {
   RequestTimeTooSkewed: clockSkewed
 }
 
+/** The failure of a transaction that was cancelled although no condition was refused. It has changed nothing. */
+const cancelled: Explain = (error, request, table) => {
+  const codes = new Set((error.CancellationReasons ?? []).map(({ Code }) => Code))
+  if (codes.has("ThrottlingError") || codes.has("ProvisionedThroughputExceeded"))
+    return throttled(error, request, table)
+  if (codes.has("TransactionConflict")) return contended(error, request, table)
+  return notApplied("Unknown", `DynamoDB cancelled the transaction: ${withMessage(error)}`)
+}
+
 /**
  * The reason of an error, and whether DynamoDB may have applied the request. It may have, unless an answer or a failed
  * connection excludes that.
@@ -179,6 +191,7 @@ export const failureOf = (error: AwsError, request: string, table: string): Fail
   if (error.name === "InvalidSignatureException" && /expired|not yet current/.test(error.message)) {
     return clockSkewed(error, request, table)
   }
+  if (error.name === "TransactionCanceledException") return cancelled(error, request, table)
   const known = Object.hasOwn(failures, error.name) ? failures[error.name] : undefined
   if (known !== undefined) return known(error, request, table)
   if (error.name === "ValidationException" && keySchemaMessages.some((words) => error.message.includes(words))) {

@@ -9,45 +9,16 @@ import {
   type UpdateItemCommandInput
 } from "@aws-sdk/client-dynamodb"
 import * as Effect from "effect/Effect"
-import type { Engine, Full, Present, Range, Refused, Removed, StoredRecord, Write, Written } from "../../../Engine.ts"
+import type { Engine, Full, Range, Refused, Removed, StoredRecord, Write, Written } from "../../../Engine.ts"
 import { byteLength } from "../../../internal/utf8.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
 import type { Backend } from "../../../StorageError.ts"
 import { maxIdBytes, type StorageKey } from "../../../StorageKey.ts"
+import { makeCommit } from "./commit.ts"
+import { type Condition, isExpected, isLive, maxItemBytes } from "./conditions.ts"
 import type { AwsError } from "./failure.ts"
 import { addressOf, type Item, idOf, keyOf, type Layout, N, namesIn, parse, partitionOf, S } from "./layout.ts"
 import { type Send, withoutSdkRetries } from "./send.ts"
-
-/**
- * DynamoDB's own limit for an item. It includes the keys, the attributes' names, and the attributes of other programs.
- */
-const maxItemBytes = 400 * 1024
-
-/** The condition that a record is live. A record expires only if its expiry is a number that is not in the future. */
-const isLive = "NOT (#e <= :now)"
-
-/** A condition and the values of its placeholders. */
-interface Condition {
-  readonly condition: string
-  readonly values: Item
-}
-
-/** The condition that a live record is the expected one. */
-const isExpected = (expectation: Present, nowSeconds: number): Condition => {
-  const condition = `#v = :v AND ${isLive}`
-  const values = { ":v": N(expectation.version), ":now": N(nowSeconds) }
-  switch (expectation._tag) {
-    case "Version":
-      return { condition, values }
-    case "Write":
-      return { condition: `${condition} AND #w = :ow`, values: { ...values, ":ow": S(expectation.writeId) } }
-    case "Data":
-      return {
-        condition: `${condition} AND attribute_not_exists(#w) AND #d = :od`,
-        values: { ...values, ":od": S(expectation.data) }
-      }
-  }
-}
 
 /** The value of the condition that the new version is at most the last one. */
 const belowLast = ({ increment }: Write): Item => ({ ":max": N(maxVersion - increment) })
@@ -104,6 +75,8 @@ export const makeEngine = (client: DynamoDBClient, layout: Layout, send: Send, c
 
     remove: makeRemove(client, layout, send),
     list: makeList(client, layout, send, consistentRead),
+    commit: makeCommit(client, layout, send),
+    remembersCommits: true,
     cleanup: () => Effect.succeed(0)
   }
 }

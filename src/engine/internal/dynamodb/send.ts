@@ -70,7 +70,14 @@ export const withoutSdkRetries = <C extends { readonly middlewareStack: Stack }>
 }
 
 /** Requests that change nothing. */
-const reads: ReadonlySet<string> = new Set(["GetItem", "BatchGetItem", "Query", "DescribeTable", "DescribeTimeToLive"])
+const reads: ReadonlySet<string> = new Set([
+  "GetItem",
+  "BatchGetItem",
+  "TransactGetItems",
+  "Query",
+  "DescribeTable",
+  "DescribeTimeToLive"
+])
 
 interface SendOptions {
   readonly tableName: string

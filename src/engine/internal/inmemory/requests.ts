@@ -7,11 +7,17 @@ import type { StorageKey } from "../../../StorageKey.ts"
 import type { Instant } from "../instant.ts"
 import { cleanupBatch } from "../limits.ts"
 import {
+  type Commit,
+  type CommitFull,
+  type CommitRefused,
+  type Committed,
   type Full,
   isAsExpectedAt,
   isExpiredAt,
+  isStepAsExpectedAt,
   type LocalEngine,
   type Refused,
+  type Step,
   type StoredRecord,
   type Write
 } from "../model.ts"
@@ -58,7 +64,41 @@ export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: 
     return { _tag: "Written" as const, version }
   }
 
-  const engine: LocalEngine = {
+  /** What the writes and removals of a commit would add to the store, if that is too much. */
+  const excessOf = (changes: ReadonlyArray<Change>): CommitFull | undefined => {
+    let [records, bytes] = [store.size.records, store.size.bytes]
+    for (const { current, step } of changes) {
+      records += (step._tag === "Write" ? 1 : 0) - (current === undefined ? 0 : 1)
+      bytes += step._tag === "Write" ? bytesOf(step.key.owner, step.key.id, step.data) : 0
+      bytes -= current === undefined ? 0 : bytesOf(current.owner.name, current.id, current.data)
+    }
+    const index = changes.find(({ step }) => step._tag === "Write")?.index
+    if (index === undefined) return undefined
+    if (records > maxRecords)
+      return { _tag: "Full", index, resource: "StoreRecords", limit: maxRecords, actual: records }
+    if (bytes > maxBytes) return { _tag: "Full", index, resource: "StoreBytes", limit: maxBytes, actual: bytes }
+  }
+
+  const commit = ({ steps, writeId }: Commit, now: Instant): Committed | CommitRefused | CommitFull => {
+    for (;;) {
+      const found = steps.map((step, index) => ({ step, index, current: store.find(step.key) }))
+      const refusals = found.filter(({ current, step }) => !isStepAsExpectedAt(current, step, now))
+      if (refusals.length > 0) return { _tag: "CommitRefused", refusals }
+      const changes = found.filter(({ step }) => step._tag !== "Check")
+      const full = excessOf(changes)
+      if (full === undefined) {
+        for (const { current, step } of changes) {
+          if (step._tag === "Write") store.write(step.key, current, { ...step, writeId })
+          else if (current !== undefined) store.drop(current)
+        }
+        return { _tag: "Committed" }
+      }
+      // A full store first drops expired records. One of them may be what a step expects, so the steps are checked again.
+      if (store.dropExpired(now.seconds, cleanupBatch) === 0) return full
+    }
+  }
+
+  const engine = {
     read: (key) => Effect.succeed(store.find(key)),
 
     readMany: (keys) => Effect.succeed(keys.map(store.find)),
@@ -82,6 +122,8 @@ export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: 
       return Effect.succeed({ _tag: "Removed" as const })
     },
 
+    commit: (request, now) => Effect.succeed(commit(request, now)),
+
     list: ({ idPrefix, owner }, range, now) => {
       // One entry more than the page has shows whether another page follows.
       const entries = store.list(owner, idPrefix, { ...range, limit: range.limit + 1 })
@@ -104,7 +146,7 @@ export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: 
         yield* Effect.yieldNow
       }
     })
-  }
+  } satisfies LocalEngine
 
   /** Stores a record of any version, as another client of an engine could. */
   const plant = (key: StorageKey, record: StoredRecord) => store.write(key, store.find(key), record)
@@ -113,3 +155,10 @@ export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: 
 }
 
 const refused = (current: Entry | undefined): Refused => ({ _tag: "Refused", current })
+
+/** A step of a commit that changes the store, and the record that it changes. */
+interface Change {
+  readonly step: Step
+  readonly index: number
+  readonly current: Entry | undefined
+}

@@ -1,4 +1,7 @@
-/** How records are stored in Redis: a hash for each record, and two sorted sets for each owner. */
+/**
+ * How records are stored in Redis: a hash for each record, two sorted sets for each owner, and for ten minutes a marker
+ * for each commit.
+ */
 import * as Effect from "effect/Effect"
 import type { StoredRecord } from "../../../Engine.ts"
 import { type Backend, makeBackend } from "../../../StorageError.ts"
@@ -15,7 +18,13 @@ const tagOf = (owner: string): string => owner.replace(/[%{}]/g, encodeURICompon
 
 export const keysOf = (keyPrefix: string, owner: string) => {
   const base = `${keyPrefix}:{${tagOf(owner)}}`
-  return { record: `${base}:record:`, index: `${base}:index`, expiry: `${base}:expiry` }
+  return {
+    record: `${base}:record:`,
+    index: `${base}:index`,
+    expiry: `${base}:expiry`,
+    /** The marker of a commit, followed by its token. */
+    commit: `${base}:commit:`
+  }
 }
 
 /** A pattern for the names of all owners' expiry sets. */

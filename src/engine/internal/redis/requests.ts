@@ -1,11 +1,13 @@
 /** The commands and scripts of the operations to Redis. Each operation except a cleanup sends one. */
 import * as Effect from "effect/Effect"
 import {
+  type CommitRefused,
   type Engine,
   type Expectation,
   isExpired,
   type Refused,
   type Removed,
+  type Step,
   type StoredRecord,
   type Write,
   type Written
@@ -16,6 +18,7 @@ import { cleanupBatch, clockSlackSeconds } from "../limits.ts"
 import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
 import {
   cleanupScript,
+  commitScript,
   forgetScript,
   listScript,
   readManyScript,
@@ -116,6 +119,9 @@ export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
           reply.length === 1 ? Effect.succeed({ _tag: "Removed" }) : refusedBy(key, reply)
       ),
 
+    commit: makeCommit(commands, keyPrefix),
+    remembersCommits: true,
+
     list: Effect.fnUntraced(function* ({ idPrefix, owner }, { after = "", limit, order }, nowSeconds) {
       const { expiry, index, record } = keysOf(keyPrefix, owner)
       const args = [record, idPrefix, after, order, limit, nowSeconds]
@@ -163,6 +169,36 @@ const parseIfAny = (owner: string, id: string, values: ReadonlyArray<string | nu
     id,
     values.map((value) => value ?? "")
   )
+}
+
+const makeCommit =
+  (commands: Commands, keyPrefix: string): NonNullable<Engine["commit"]> =>
+  ({ steps, token, writeId }, nowSeconds) => {
+    const owner = steps[0]?.key.owner ?? ""
+    const { commit, expiry, index, record } = keysOf(keyPrefix, owner)
+    const keys = [index, expiry, commit + token, ...steps.map(({ key }) => record + key.id)]
+    return Effect.flatMap(
+      commands.run(commitScript, keys, [nowSeconds, writeId, ...steps.flatMap(argsOfStep)]),
+      Effect.fnUntraced(function* (reply) {
+        if (reply.length === 1) return { _tag: "Committed" as const }
+        const refusals: Array<CommitRefused["refusals"][number]> = []
+        for (let at = 0; at < reply.length; at += 6) {
+          const [index, stored, ...values] = reply.slice(at, at + 6)
+          const id = steps[Number(index)]?.key.id ?? ""
+          const current = stored === "" ? undefined : yield* parse(owner, id, values)
+          refusals.push({ index: Number(index), current })
+        }
+        return { _tag: "CommitRefused" as const, refusals }
+      })
+    )
+  }
+
+const argsOfStep = (step: Step): ReadonlyArray<string | number> => {
+  const written = step._tag === "Write" ? [String(step.version), step.data, step.expiresAtSeconds ?? ""] : ["", "", ""]
+  const { expectation } = step
+  const expected =
+    expectation._tag === "Expired" ? ["expired", expectation.version, expectation.writeId ?? ""] : argsOf(expectation)
+  return [step.key.id, step._tag.toLowerCase(), ...expected, ...written]
 }
 
 const refusedBy = (key: StorageKey, reply: ReadonlyArray<string>): Effect.Effect<Refused, Backend> =>

@@ -66,6 +66,89 @@ export const writeScript = script<ReadonlyArray<string>>(`
   return {next}
 `)
 
+/** How many arguments of the script of a commit belong to each step. */
+export const argsPerStep = 8
+
+/** For how many seconds a commit is remembered. */
+const markerSeconds = 600
+
+/**
+ * Returns only `committed` if all steps were made, now or by an earlier request with the same token. Otherwise returns
+ * six values for each refused step: its index, whether a record is stored, and the record's fields.
+ *
+ * Redis does not undo the commands of a script that fails. So all that may fail is checked before the first write: the
+ * types of the keys, and whether the user may run the commands (`redis.acl_check_cmd`, from Redis 7.0 on). If Redis is
+ * out of memory, it refuses the first command that needs some, and none after a command has written. The hash's time to
+ * live is set by a command that may fail, as in `writeScript`. The arguments are read one by one, since Lua's `unpack`
+ * can't return thousands.
+ */
+export const commitScript = script<ReadonlyArray<string>>(`
+  local index, expiry, marker, now, write_id = KEYS[1], KEYS[2], KEYS[3], tonumber(ARGV[1]), ARGV[2]
+  if redis.call('EXISTS', marker) == 1 then return {'committed'} end
+  redis.call('ZCARD', index)
+  redis.call('ZCARD', expiry)
+  if redis.acl_check_cmd then
+    for _, command in ipairs({'ZADD', 'ZREM', 'HSET', 'PERSIST', 'DEL', 'SET'}) do
+      if not redis.acl_check_cmd(command, marker) then
+        return redis.error_reply('NOPERM this user has no permissions to run the command ' .. command)
+      end
+    end
+  end
+  local refused = {}
+  for i = 1, #KEYS - 3 do
+    local at = 2 + (i - 1) * ${argsPerStep}
+    local kind, expected, expected_version, expected_match = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+    local hash = redis.call('HMGET', KEYS[3 + i], ${hashFields})
+    local version, data, stored_write_id, expires_at = hash[1], hash[2], hash[3], hash[4]
+    local stored = version or data or stored_write_id or expires_at
+    if stored_write_id == '' then stored_write_id = false end
+    if expires_at == '' then expires_at = false end
+    local sound = string.find(version or '', '^[1-9]%d*$') and (not expires_at or string.find(expires_at, '^%-?%d+$'))
+    local live = stored and not (sound and expires_at and tonumber(expires_at) <= now)
+    local holds
+    if expected == 'nothing' then
+      if kind == 'write' then holds = not stored else holds = not live end
+    elseif not stored or not sound or version ~= expected_version then
+      holds = false
+    elseif expected == 'expired' then
+      holds = not live and (stored_write_id or '') == expected_match
+    elseif expected == 'write' then
+      holds = live and stored_write_id == expected_match
+    elseif expected == 'data' then
+      holds = live and not stored_write_id and data == expected_match
+    else
+      holds = live
+    end
+    if not holds then
+      local found = {tostring(i - 1), stored and 'stored' or '', version or '', data or '', stored_write_id or '', expires_at or ''}
+      for _, value in ipairs(found) do refused[#refused + 1] = value end
+    end
+  end
+  if #refused > 0 then return refused end
+  local server_now = tonumber(redis.call('TIME')[1])
+  for i = 1, #KEYS - 3 do
+    local at, key = 2 + (i - 1) * ${argsPerStep}, KEYS[3 + i]
+    local id, kind, new_version, new_data, new_expires_at = ARGV[at + 1], ARGV[at + 2], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
+    if kind == 'write' then
+      redis.call('ZADD', index, 0, id)
+      if new_expires_at == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, new_expires_at, id) end
+      redis.call('PERSIST', key)
+      redis.call('HSET', key, 'version', new_version, 'data', new_data, 'write_id', write_id, 'expires_at', new_expires_at)
+      if new_expires_at ~= '' then
+        local live_for = math.max(1, tonumber(new_expires_at) - now + ${clockSlackSeconds})
+        local drop_at = math.max(server_now + live_for, tonumber(new_expires_at) + ${clockSlackSeconds})
+        redis.pcall('EXPIREAT', key, string.format('%.0f', drop_at))
+      end
+    elseif kind == 'remove' then
+      redis.call('ZREM', expiry, id)
+      redis.call('ZREM', index, id)
+      redis.call('DEL', key)
+    end
+  end
+  redis.call('SET', marker, '', 'EX', ${markerSeconds})
+  return {'committed'}
+`)
+
 export const removeScript = script<ReadonlyArray<string>>(`
   ${readRecord}
   if not live or not as_expected() then return refused() end

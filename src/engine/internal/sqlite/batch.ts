@@ -15,6 +15,8 @@ export interface WriteRequest<out A, out R> {
   readonly refuse: () => R
   /** The length of the data, since the time of a commit grows with it. */
   readonly length: number
+  /** Whether `write` runs several statements, so that it needs a transaction even if it is alone. */
+  readonly isTransaction?: boolean
 }
 
 /** What a batch came to. Nothing of it was written unless it was committed, or `Failed` says otherwise. */
@@ -74,8 +76,8 @@ export const makeWithCheckpoint =
  * Runs a write without a `BEGIN`, since its statement is atomic by itself. If the statement's condition does not hold,
  * the write runs again in a transaction that also reads the stored record, so that no other write comes in between.
  */
-export const runAlone = <A, R>(db: DatabaseSync, { refuse, write }: WriteRequest<A, R>): A | R =>
-  write() ?? transaction(db, () => write() ?? refuse())
+export const runAlone = <A, R>(db: DatabaseSync, { isTransaction = false, refuse, write }: WriteRequest<A, R>): A | R =>
+  (isTransaction ? undefined : write()) ?? transaction(db, () => write() ?? refuse())
 
 /** Runs writes in one transaction. Their answers are known only after its `COMMIT`. */
 export const runTogether = <M extends WriteRequest<unknown, unknown>>(

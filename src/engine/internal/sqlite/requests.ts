@@ -2,7 +2,21 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite"
 import * as Effect from "effect/Effect"
 import type * as Schedule from "effect/Schedule"
-import type { Chunk, Engine, Present, Refused, Removed, StoredRecord, Write, Written } from "../../../Engine.ts"
+import {
+  type Chunk,
+  type Commit,
+  type CommitRefused,
+  type Committed,
+  type Engine,
+  isStepAsExpected,
+  type Present,
+  type Refused,
+  type Removed,
+  type Step,
+  type StoredRecord,
+  type Write,
+  type Written
+} from "../../../Engine.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
 import type { Backend } from "../../../StorageError.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
@@ -49,6 +63,11 @@ const prepare = (db: DatabaseSync) => {
     readMany: db.prepare(`SELECT position, ${columnsOf(db)} FROM (${askedKeys}) CROSS JOIN records ON ${isAsked}`),
     put: db.prepare(`${upsert} RETURNING version`),
     create: db.prepare(`${upsert} AND NOT ${isLive} RETURNING version`),
+    store: db.prepare(
+      `INSERT INTO records (version, data, write_id, expires_at, owner, id) VALUES (?, ?, ?, ?, ?, ?)
+      ON CONFLICT DO UPDATE SET version = excluded.version, data = excluded.data, write_id = excluded.write_id,
+        expires_at = excluded.expires_at`
+    ),
     update: { Version: update(isExpected.Version), Write: update(isExpected.Write), Data: update(isExpected.Data) },
     remove: { Version: remove(isExpected.Version), Write: remove(isExpected.Write), Data: remove(isExpected.Data) },
     removeLive: remove(isLive),
@@ -97,18 +116,41 @@ export const makeEngine = (db: DatabaseSync, { retrySchedule, run, toBackend }: 
     length
   })
 
+  const selectMany = (keys: ReadonlyArray<StorageKey>) => {
+    const stored: Array<StoredRecord | undefined> = keys.map(() => undefined)
+    const asked = JSON.stringify(keys.map(({ id, owner }) => [owner, id]))
+    for (const row of statements.readMany.all(asked) as unknown as ReadonlyArray<Row & { position: number }>) {
+      stored[row.position] = toStored(row)
+    }
+    return stored
+  }
+
+  /** The steps of a commit that are refused, as one statement finds the records. */
+  const refusedOf = ({ steps }: Commit, nowSeconds: number): CommitRefused | undefined => {
+    const stored = selectMany(steps.map(({ key }) => key))
+    const refusals = stored.flatMap((current, index) =>
+      isStepAsExpected(current, steps[index] as Step, nowSeconds) ? [] : [{ index, current }]
+    )
+    return refusals.length === 0 ? undefined : { _tag: "CommitRefused", refusals }
+  }
+
+  /** Checks all steps before the first write. */
+  const commit = (request: Commit, nowSeconds: number): Committed | CommitRefused => {
+    const refused = refusedOf(request, nowSeconds)
+    if (refused !== undefined) return refused
+    for (const step of request.steps) {
+      if (step._tag === "Remove") statements.removeLive.run(step.key.owner, step.key.id, nowSeconds)
+      if (step._tag !== "Write") continue
+      const { data, expiresAtSeconds, key, version } = step
+      statements.store.run(version, data, request.writeId, expiresAtSeconds ?? null, key.owner, key.id)
+    }
+    return { _tag: "Committed" }
+  }
+
   return {
     read: (key) => run.read(() => select(key)),
 
-    readMany: (keys) =>
-      run.read(() => {
-        const stored: Array<StoredRecord | undefined> = keys.map(() => undefined)
-        const asked = JSON.stringify(keys.map(({ id, owner }) => [owner, id]))
-        for (const row of statements.readMany.all(asked) as unknown as ReadonlyArray<Row & { position: number }>) {
-          stored[row.position] = toStored(row)
-        }
-        return stored
-      }),
+    readMany: (keys) => run.read(() => selectMany(keys)),
 
     put: (key, write) =>
       submit(request(key, write.data.length, () => writtenBy(statements.put, parametersOfWrite(key, write)))),
@@ -136,6 +178,16 @@ export const makeEngine = (db: DatabaseSync, { retrySchedule, run, toBackend }: 
           statement.run(key.owner, key.id, ...condition).changes === 0 ? undefined : { _tag: "Removed" }
         )
       )
+    },
+
+    commit: (request, nowSeconds) => {
+      // Checks alone need no lock: they are one statement.
+      if (request.steps.every(({ _tag }) => _tag === "Check")) {
+        return run.read((): Committed | CommitRefused => refusedOf(request, nowSeconds) ?? { _tag: "Committed" })
+      }
+      const length = request.steps.reduce((sum, step) => sum + (step._tag === "Write" ? step.data.length : 0), 0)
+      const answer = () => commit(request, nowSeconds)
+      return submit({ write: answer, refuse: answer, length, isTransaction: true })
     },
 
     list: ({ idPrefix, owner }, { after, limit, order }, nowSeconds) => {
