@@ -27,6 +27,7 @@ import { order } from "./contract/order.ts"
 import { pages } from "./contract/pages.ts"
 import { races } from "./contract/races.ts"
 import { stores } from "./contract/stores.ts"
+import { transactions } from "./contract/transactions.ts"
 import { versions } from "./contract/versions.ts"
 import type { Draft, Setting } from "./internal/drafts.ts"
 import { twoBuilds } from "./internal/support.ts"
@@ -48,6 +49,7 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   stores, // 2 and 4
   interruption, // 10
   commits, // 11, and 1, 4, 8 and 10
+  transactions, // 11
   model // 1, 2, 4, 5 and 6 together
 ]
 
