@@ -7,12 +7,14 @@ import type {
   AlreadyExists,
   Backend,
   CapacityExceeded,
+  InvalidCommit,
   InvalidCursor,
   InvalidData,
   RecordNotFound,
   VersionConflict
 } from "../src/StorageError.ts"
 import type { InvalidKey } from "../src/StorageKey.ts"
+import * as Transaction from "../src/Transaction.ts"
 import type * as TaskError from "../src/task/TaskError.ts"
 import type * as TaskStore from "../src/task/TaskStore.ts"
 import type * as VersionedStore from "../src/VersionedStore.ts"
@@ -32,8 +34,26 @@ describe("error channels", () => {
     >()
     expectTypeOf<ErrorOf<Service["delete"]>>().toEqualTypeOf<Backend>()
     expectTypeOf<ErrorOf<Service["deleteIfVersion"]>>().toEqualTypeOf<RecordNotFound | VersionConflict | Backend>()
+    expectTypeOf<ErrorOf<Service["commit"]>>().toEqualTypeOf<
+      RecordNotFound | VersionConflict | InvalidData | CapacityExceeded | InvalidCommit | Backend
+    >()
     expectTypeOf<ErrorOf<Service["listByPrefix"]>>().toEqualTypeOf<InvalidCursor | Backend>()
     expectTypeOf<Service["cleanupExpired"]>().toEqualTypeOf<Effect.Effect<number, Backend>>()
+  })
+
+  it("of Transaction hold what each operation, and its end, can fail with, and no more", () => {
+    type Tx = Transaction.Transaction
+    type Read = InvalidKey | Schema.SchemaError | Backend
+    expectTypeOf<ErrorOf<Tx["get"]>>().toEqualTypeOf<Read | RecordNotFound>()
+    expectTypeOf<ErrorOf<Tx["getOption"]>>().toEqualTypeOf<Read>()
+    expectTypeOf<ErrorOf<Tx["set"]>>().toEqualTypeOf<Read>()
+    expectTypeOf<ErrorOf<Tx["create"]>>().toEqualTypeOf<Read | AlreadyExists>()
+    expectTypeOf<ErrorOf<Tx["update"]>>().toEqualTypeOf<Read | RecordNotFound>()
+    expectTypeOf<ErrorOf<Tx["remove"]>>().toEqualTypeOf<InvalidKey | Backend>()
+    const run = (f: (tx: Tx) => Effect.Effect<1, "mine", "service">) => Transaction.run("alice", f)
+    expectTypeOf<ReturnType<typeof run>>().toEqualTypeOf<
+      Effect.Effect<1, "mine" | VersionConflict | CapacityExceeded | InvalidCommit | Backend, "service">
+    >()
   })
 
   it("of VersionedStore hold what each operation can fail with, and no more", () => {
