@@ -10,14 +10,31 @@ type Service = StorageBackend["Service"]
 /** What a transaction leaves at a key: data and its expiry, or no record. */
 export type Written = Pick<VersionedRecord, "data" | "expiresAt"> | undefined
 
-/** What a transaction has read, and what it will write, by the ids of the records. */
-export interface State {
+/** What a transaction and those within it have read, by the ids of the records. */
+export interface Reads {
   readonly owner: string
   /** The backend of the first store that the transaction has used. */
   backend: Service | undefined
-  readonly reads: Map<string, VersionedRecord | undefined>
-  writes: Map<string, Written>
+  readonly records: Map<string, VersionedRecord | undefined>
+}
+
+/**
+ * A transaction, or one within it. Each has its own writes, by the ids of the records. Those of an inner one become
+ * those of the outer one when the inner one succeeds. Each record that is written has been read.
+ */
+export interface State {
+  readonly reads: Reads
+  readonly outer: State | undefined
+  readonly writes: Map<string, Written>
   isOver: boolean
+}
+
+/** What a transaction sees of a record that it has read: what was written last, or else what was read. */
+export const seenIn = (state: State, id: string): Written => {
+  for (let at: State | undefined = state; at !== undefined; at = at.outer) {
+    if (at.writes.has(id)) return at.writes.get(id)
+  }
+  return state.reads.records.get(id)
 }
 
 export const Current = Context.Reference<State | undefined>("effect-versioned-store/Transaction", {
@@ -50,8 +67,9 @@ export const problemInTransaction = (
 ): Effect.Effect<never> | undefined => {
   if (running === 0) return undefined
   const state = fiber.getRef(Current)
-  if (state === undefined || state.isOver || state.backend !== backend || state.owner !== key.owner) return undefined
-  if (!state.reads.has(key.id) && !state.writes.has(key.id)) return undefined
+  if (state === undefined || state.isOver) return undefined
+  const { reads } = state
+  if (reads.backend !== backend || reads.owner !== key.owner || !reads.records.has(key.id)) return undefined
   return Effect.die(new Error(`The record at ${key} is part of this transaction: change it by tx`))
 }
 
