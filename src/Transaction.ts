@@ -307,20 +307,19 @@ const see = (state: State, backend: StorageBackend["Service"], key: StorageKey.S
     )
   })
 
-const makeHandle = (state: State): Transaction => {
-  const { reads } = state
-  const { owner } = reads
-
-  /** The record of an id as the transaction sees it, and what it needs of the store. */
-  const open = <A, RD, RE>(store: VersionedStore<A, RD, RE>, id: string) =>
+/** Makes the function that finds the record of an id as the transaction sees it, and what it needs of the store. */
+const makeOpen =
+  (state: State) =>
+  <A, RD, RE>(store: VersionedStore<A, RD, RE>, id: string) =>
     Effect.suspend(() => {
       if (state.isOver) return dieOver(state)
+      const { reads } = state
       const inside = insideOf(store)
       reads.backend ??= inside.backend
       if (reads.backend !== inside.backend) {
         return Effect.die(new Error("A transaction is on one backend, and this store was made with another one"))
       }
-      return Effect.flatMap(inside.locate({ owner, id }), (key) =>
+      return Effect.flatMap(inside.locate({ owner: reads.owner, id }), (key) =>
         Effect.map(see(state, inside.backend, key), (seen) => ({
           key,
           seen,
@@ -337,13 +336,16 @@ const makeHandle = (state: State): Transaction => {
       )
     })
 
+const makeHandle = (state: State): Transaction => {
+  const open = makeOpen(state)
+
   const getOption: Transaction["getOption"] = Effect.fnUntraced(function* (store, id) {
     const { decode, seen } = yield* open(store, id)
     return seen === undefined ? Option.none() : Option.some(yield* decode(seen))
   })
 
   return {
-    owner,
+    owner: state.reads.owner,
     getOption,
 
     get: Effect.fnUntraced(function* (store, id) {
