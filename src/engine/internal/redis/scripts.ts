@@ -76,28 +76,24 @@ const markerSeconds = 600
  * Returns only `committed` if all steps were made, now or by an earlier request with the same token. Otherwise returns
  * six values for each refused step: its index, whether a record is stored, and the record's fields.
  *
- * Redis does not undo the commands of a script that fails. So all that may fail is checked before the first write: the
- * types of the keys, and whether the user may run the commands (`redis.acl_check_cmd`, from Redis 7.0 on). If Redis is
- * out of memory, it refuses the first command that needs some, and none after a command has written. The hash's time to
- * live is set by a command that may fail, as in `writeScript`. The arguments are read one by one, since Lua's `unpack`
- * can't return thousands.
+ * Redis does not undo the commands of a script that fails. So all that may fail is tried before the first write: the
+ * types of the keys, and each command, on the marker, which is not there yet. A command fails there if the user has no
+ * permission for it, or if it was renamed. All of them change nothing there, except HSET, and that is undone by DEL.
+ * ZADD comes first, since Redis refuses a command for lack of memory only until the script has called a write. The
+ * hash's time to live is set by a command that may fail, as in `writeScript`. The arguments are read one by one, since
+ * Lua's `unpack` can't return thousands. A commit of checks alone writes nothing, not even a marker.
  */
 export const commitScript = script<ReadonlyArray<string>>(`
   local index, expiry, marker, now, write_id = KEYS[1], KEYS[2], KEYS[3], tonumber(ARGV[1]), ARGV[2]
   if redis.call('EXISTS', marker) == 1 then return {'committed'} end
   redis.call('ZCARD', index)
   redis.call('ZCARD', expiry)
-  if redis.acl_check_cmd then
-    for _, command in ipairs({'ZADD', 'ZREM', 'HSET', 'PERSIST', 'DEL', 'SET'}) do
-      if not redis.acl_check_cmd(command, marker) then
-        return redis.error_reply('NOPERM this user has no permissions to run the command ' .. command)
-      end
-    end
-  end
+  local has = {}
   local refused = {}
   for i = 1, #KEYS - 3 do
     local at = 2 + (i - 1) * ${argsPerStep}
     local kind, expected, expected_version, expected_match = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+    has[kind] = true
     local hash = redis.call('HMGET', KEYS[3 + i], ${hashFields})
     local version, data, stored_write_id, expires_at = hash[1], hash[2], hash[3], hash[4]
     local stored = version or data or stored_write_id or expires_at
@@ -125,6 +121,16 @@ export const commitScript = script<ReadonlyArray<string>>(`
     end
   end
   if #refused > 0 then return refused end
+  if not has.write and not has.remove then return {'committed'} end
+  if has.write then
+    redis.call('ZADD', marker, 'XX', 0, '')
+    redis.call('PERSIST', marker)
+  end
+  redis.call('ZREM', marker, '')
+  redis.call('SET', marker, '', 'XX')
+  redis.call('DEL', marker)
+  if has.write then redis.call('HSET', marker, '', '') end
+  redis.call('DEL', marker)
   local server_now = tonumber(redis.call('TIME')[1])
   for i = 1, #KEYS - 3 do
     local at, key = 2 + (i - 1) * ${argsPerStep}, KEYS[3 + i]
