@@ -43,7 +43,7 @@ describe("A Layer from configuration names in its first line", () => {
         assert.match((yield* firstLine(layer, { SIZE: "1" })) ?? "", /^ConfigError: NAME is missing\. Expected string/)
         assert.match(
           (yield* firstLine(layer, { NAME: "records", SIZE: "many" })) ?? "",
-          /^ConfigError: SIZE is wrong\. Expected a string representing a finite number/
+          /^ConfigError: SIZE is wrong\. Expected an integer/
         )
       })
     )

@@ -43,9 +43,26 @@ describe("Options from configuration", () => {
     Effect.gen(function* () {
       const name = Config.succeed("records")
       const wrong = yield* failing<Options>({ name, size: Config.Int("SIZE") }, { SIZE: "many" })
-      assert.strictEqual(wrong.message, "SIZE is wrong. Expected a string representing a finite number")
+      assert.strictEqual(wrong.message, "SIZE is wrong. Expected an integer")
       // The cause is still Effect's own.
       assert.include(String(wrong.cause), 'at ["SIZE"]')
+    })
+  )
+
+  it.effect("fail with what the setting is, not with what the text is that it is made of", () =>
+    Effect.gen(function* () {
+      const name = Config.succeed("records")
+      const expected = (size: Config.Config<number>, env: Record<string, string> = {}) =>
+        Effect.map(failing<Options>({ name, size }, env), ({ message }) => message)
+      assert.strictEqual(yield* expected(Config.Int("SIZE")), "SIZE is missing. Expected an integer")
+      assert.strictEqual(yield* expected(Config.Int("SIZE"), { SIZE: "1.5" }), "SIZE is wrong. Expected an integer")
+      const number = "Expected a finite number"
+      assert.strictEqual(yield* expected(Config.Finite("SIZE")), `SIZE is missing. ${number}`)
+      assert.strictEqual(yield* expected(Config.Finite("SIZE"), { SIZE: "many" }), `SIZE is wrong. ${number}`)
+      assert.strictEqual(
+        yield* expected(Config.Port("SIZE"), { SIZE: "many" }),
+        "SIZE is wrong. Expected an integer and a value between 1 and 65535"
+      )
     })
   )
 
@@ -62,7 +79,8 @@ describe("Options from configuration", () => {
       const error = yield* Effect.flip(readOptions(Config.schema(schema))).pipe(
         Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ size: "many" })))
       )
-      for (const line of error.message.split("\n")) assert.match(line, /^(name is missing|size is wrong)\. /)
+      for (const line of error.message.split("\n"))
+        assert.match(line, /^(name is missing\. Missing key|size is wrong\. Expected an integer)$/)
     })
   )
 
