@@ -221,11 +221,14 @@ export const layerConfig = (
 
 /** A variable whose text must be valid. Its error says what is expected. */
 const validText = (name: string, isValid: (text: string) => boolean, expected: string) =>
-  Config.schema(Schema.String.check(Schema.makeFilter((text) => isValid(text) || `Expected ${expected}`)), name)
+  Config.schema(
+    Schema.String.check(Schema.makeFilter((text) => isValid(text) || `Expected ${expected}, got ${text}`)),
+    name
+  )
 
 const intFromZero = (name: string) =>
   Config.map(
-    validText(name, (text) => /^\d{1,15}$/.test(text), "an integer of zero or more, such as 10"),
+    validText(name, (text) => /^\d{1,15}$/.test(text), "an integer of zero or more"),
     Number
   )
 
@@ -236,7 +239,7 @@ const durationFromZero = (name: string) =>
     validText(
       name,
       (text) => Option.exists(durationOf(text), (duration) => Duration.toMillis(duration) >= 0),
-      'a duration of zero or more, such as "5 seconds"'
+      'a duration such as "5 seconds", of zero or more'
     ),
     (text) => Option.getOrUndefined(durationOf(text))
   )

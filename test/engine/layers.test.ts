@@ -51,16 +51,16 @@ describe("A Layer from configuration names in its first line", () => {
 
   it.effect("each variable of DynamoDb.layerFromEnv", () =>
     Effect.gen(function* () {
-      const integer = "Expected an integer of zero or more, such as 10"
-      const duration = 'Expected a duration of zero or more, such as "5 seconds"'
+      const integer = "Expected an integer of zero or more, got "
+      const duration = 'Expected a duration such as "5 seconds", of zero or more, got '
       const either = 'Expected "true" | "yes"'
       for (const [variable, value, expected] of [
-        ["DYNAMODB_RETRIES", "many", integer],
-        ["DYNAMODB_RETRIES", "-1", integer],
-        ["DYNAMODB_RETRIES", "1.5", integer],
-        ["DYNAMODB_MAX_DATA_BYTES", "1 MB", integer],
-        ["DYNAMODB_REQUEST_TIMEOUT", "soon", duration],
-        ["DYNAMODB_REQUEST_TIMEOUT", "-1 second", duration],
+        ["DYNAMODB_RETRIES", "many", `${integer}many`],
+        ["DYNAMODB_RETRIES", "-1", `${integer}-1`],
+        ["DYNAMODB_RETRIES", "1.5", `${integer}1.5`],
+        ["DYNAMODB_MAX_DATA_BYTES", "1 MB", `${integer}1 MB`],
+        ["DYNAMODB_REQUEST_TIMEOUT", "soon", `${duration}soon`],
+        ["DYNAMODB_REQUEST_TIMEOUT", "-1 second", `${duration}-1 second`],
         ["DYNAMODB_CONSISTENT_READ", "always", either],
         ["DYNAMODB_VERIFY", "always", either]
       ] as const) {
