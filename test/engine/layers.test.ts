@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Config, ConfigProvider, Effect, Exit, Layer } from "effect"
+import * as EffectRedis from "effect/persistence/Redis"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
 import * as InMemory from "../../src/engine/InMemory.ts"
 import * as Redis from "../../src/engine/Redis.ts"
@@ -68,6 +69,22 @@ describe("A Layer from configuration names in its first line", () => {
           const line = yield* firstLine(Layer.fresh(layer), { [variable]: value })
           assert.include(line, `ConfigError: ${variable} is wrong. ${expected}`)
         }
+      }
+    })
+  )
+})
+
+describe("The option verify", () => {
+  it.effect("is true or false, on each Layer that has it", () =>
+    Effect.gen(function* () {
+      const verify = "yes" as unknown as boolean
+      const client = Layer.sync(EffectRedis.Redis)(() => ({}) as EffectRedis.Redis["Service"])
+      for (const layer of [
+        Sqlite.layer({ filename: ":memory:", verify }),
+        DynamoDb.layer({ tableName: "records", verify }).pipe(Layer.provide(DynamoDb.layerClient())),
+        Redis.layer({ verify }).pipe(Layer.provide(client))
+      ]) {
+        assert.include(yield* firstLine(layer, {}), 'verify must be true or false: it is "yes"')
       }
     })
   )
