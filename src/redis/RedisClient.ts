@@ -380,7 +380,8 @@ const makeSingle = Effect.fnUntraced(function* (options: ClientOptions) {
 /** The key that decides which node a command is sent to. */
 const keyOf = ([name = "", ...args]: ReadonlyArray<string>) => (/^EVAL/i.test(name) ? args[2] : args[0])
 
-const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
+/** Makes a connected client of a cluster, and the function that logs the errors of its connections. */
+const openCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
   const { defaults, rootNodes } = options
   yield* Effect.forEach([defaults, ...rootNodes], (node) => checkUrl(node?.url))
   // If the first attempt can't reach a node, another node may have replaced it, so the client gives up and asks again
@@ -424,6 +425,11 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
     // The client's own error only says that it has found no node.
     ({ cause }) => notConnected(new Redis.RedisError({ cause: lastCause ?? cause }))
   )
+  return { cluster, warn }
+})
+
+const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
+  const { cluster, warn } = yield* openCluster(options)
 
   // The client would keep a connection that has failed, although another node may have replaced the node meanwhile.
   const rediscover = attempt(() => {

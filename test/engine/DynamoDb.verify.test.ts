@@ -5,7 +5,9 @@ import { assert, beforeEach, describe, layer, vi } from "@effect/vitest"
 import { ConfigProvider, Effect, Layer, Logger } from "effect"
 import { afterEach } from "vitest"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
+import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { Backend } from "../../src/StorageError.ts"
+import { makeUnsafe } from "../../src/StorageKey.ts"
 import type { Fate } from "../support/ambiguity.ts"
 import { clientConfig, endpoint, layerClient, newTableName } from "../support/dynamoDb.ts"
 import { type Answer, dynamoDbProxy } from "../support/dynamoDbProxy.ts"
@@ -16,6 +18,8 @@ beforeEach(() => {
   vi.stubEnv("AWS_REGION", clientConfig.region)
 })
 afterEach(() => vi.unstubAllEnvs())
+
+const quiet = Layer.provide(Logger.layer([]))
 
 /** Builds the Layer that the environment sets up. */
 const build = (env: Record<string, string>) =>
@@ -75,6 +79,12 @@ describe.skipIf(endpoint === undefined)("DynamoDb.layerFromEnv verifies the tabl
         const client = yield* DynamoDb.Client
         const { Count } = yield* Effect.promise(() => client.send(new ScanCommand({ TableName: tableName })))
         assert.strictEqual(Count, 0)
+        // A record at the address of the requests stays as it is.
+        const own = makeUnsafe({ owner: "effect-versioned-store", id: "verify" })
+        const backend = yield* Effect.provide(StorageBackend, yield* Layer.build(quiet(DynamoDb.layer({ tableName }))))
+        const record = yield* backend.put(own, "data")
+        yield* build({ DYNAMODB_TABLE: tableName })
+        assert.deepStrictEqual(yield* backend.get(own), record)
         // The prefixes may be empty, and the keys may have other names.
         const other = yield* newTable(["p", "S"], ["s", "S"])
         const keys = { DYNAMODB_PARTITION_KEY: "p", DYNAMODB_SORT_KEY: "s" }

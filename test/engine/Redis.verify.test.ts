@@ -82,7 +82,10 @@ describe.skipIf(!inject("hasRedisServer"))("Redis with verify", () => {
       const backend = yield* build(user)
       assert.strictEqual(yield* ask(url, "DBSIZE"), "0")
       assert.strictEqual((yield* backend.put(makeUnsafe({ owner: "alice", id: "a" }), "data")).version, 1)
+      const own = makeUnsafe({ owner: "effect-versioned-store", id: "verify" })
+      yield* backend.put(own, "data")
       yield* build(url, { verify: true }, NodeRedis.layer({ url }))
+      assert.strictEqual((yield* backend.get(own)).data, "data")
     })
   )
 
@@ -92,8 +95,8 @@ describe.skipIf(!inject("hasRedisServer"))("Redis with verify", () => {
       for (const missing of commands.filter((command) => !/ping|eval/.test(command))) {
         const user = yield* newUser(url, "~evs:*", ...commands.filter((command) => command !== missing))
         const name = missing.slice(1).toUpperCase()
-        const says = `open failed: The Redis user has no permission for ${name} on the keys evs:*. Grant it ~evs:* ${missing}`
-        yield* assertFails(build(user), "Unauthorized", says, "switch verify off")
+        const says = `open failed: The Redis user has no permission for ${name} on the keys evs:*. Grant it `
+        yield* assertFails(build(user), "Unauthorized", says, `~evs:* ${missing} by ACL SETUSER`, "switch verify off")
         yield* build(user, { verify: false })
       }
       const several = yield* newUser(url, "~evs:*", ...commands.filter((command) => !/hset|del/.test(command)))

@@ -16,7 +16,7 @@ import type { AwsError } from "./failure.ts"
 import { keyOf, type Layout, namesIn, partitionOf } from "./layout.ts"
 import { type Send, withoutSdkRetries } from "./send.ts"
 
-/** The address that the requests name. Nothing is written there. */
+/** The address that the requests name. If a record is there, they leave it alone. */
 const probe = { owner: "effect-versioned-store", id: "verify" }
 
 /** A condition that never holds. DynamoDB checks permissions and keys before it. */

@@ -6,8 +6,8 @@ import { keysOf } from "./layout.ts"
 import { script } from "./scripts.ts"
 import type { Commands } from "./send.ts"
 
-/** The address that the script names. Nothing is written there. */
-const probe = { owner: "effect-versioned-store", id: "verify" }
+/** The owner whose keys the script names. No record can be at its empty id. */
+const owner = "effect-versioned-store"
 
 /** The commands of the operations with arguments of each, as Lua. */
 const commandsInLua = `{
@@ -18,7 +18,7 @@ const commandsInLua = `{
 
 /**
  * Returns the commands that the server does not know, and those that the user may not run on the keys. Since 7.0, a
- * script can ask for that. Then deletes what is not there, since a server that refuses writes refuses that as well.
+ * script can ask for that. Then deletes a key that can't exist, since a server that refuses writes refuses that, too.
  */
 const verifyScript = script<readonly [unknown: ReadonlyArray<string>, denied: ReadonlyArray<string>]>(`
   local key, index, expiry = KEYS[1], KEYS[2], KEYS[3]
@@ -56,8 +56,8 @@ const withAdvice = (error: Backend, keyPrefix: string): Backend => {
 
 /** Fails if the server would refuse the operations. */
 export const verify = (commands: Commands, keyPrefix: string): Effect.Effect<void, Backend> => {
-  const { expiry, index, record } = keysOf(keyPrefix, probe.owner)
-  return commands.run(verifyScript, [record + probe.id, index, expiry], []).pipe(
+  const { expiry, index, record } = keysOf(keyPrefix, owner)
+  return commands.run(verifyScript, [record, index, expiry], []).pipe(
     Effect.mapError((error) => withAdvice(error, keyPrefix)),
     Effect.flatMap(([unknown, denied]) => {
       if (unknown.length > 0) {
