@@ -143,6 +143,8 @@ export const make = Effect.fnUntraced(function* (limit: number) {
   return { withPlace, giveBack }
 })
 
+export type Quota = Effect.Success<ReturnType<typeof make>>
+
 /** The places of a ledger. They are decoded only if its data is not the data that was seen last. */
 const placesIn = (seen: Remembered, ledger: VersionedRecord | undefined): Effect.Effect<Ledger.Pairs, Backend> => {
   if (ledger === undefined) return Effect.succeed([])
