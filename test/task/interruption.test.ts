@@ -311,6 +311,30 @@ describe("a place whose write has an unknown outcome", () => {
   }
 })
 
+describe("a creation with an id of the caller's own, whose outcome is unknown,", () => {
+  for (const isApplied of [true, false]) {
+    it.effect(`can be called again, and makes one task: it was ${isApplied ? "" : "not "}applied`, () =>
+      Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        let isFirst = true
+        const fateOf = ({ key }: Faults.Request): Faults.Fate => {
+          if (key?.id !== "again" || !isFirst) return "pass"
+          isFirst = false
+          return isApplied ? "lose" : unavailable("unknown")
+        }
+        const { close, tasks } = yield* openStore(wrap(backend, fateOf), { maxTasksPerOwner: 2 })
+        const error = yield* Effect.flip(createAgain(tasks))
+        assert.isTrue(error._tag === "Backend" && error.outcome === "unknown")
+        const again = yield* Effect.result(createAgain(tasks))
+        const outcome = again._tag === "Success" ? again.success.task.taskId : again.failure._tag
+        assert.strictEqual(outcome, isApplied ? "TaskAlreadyExists" : "again")
+        yield* tasks.get({ ownerId, taskId: "again" })
+        yield* close
+      }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+    )
+  }
+})
+
 describe("a process that dies while it ends a task", () => {
   for (const [name, end] of Object.entries(endings)) {
     it.effect(`leaves no task that goes on without a place, and none taken after its expiry: ${name}`, () =>
