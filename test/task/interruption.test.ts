@@ -415,6 +415,29 @@ describe("the end of a task", () => {
     }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
   )
 
+  it.effect("does not hold up a caller that is interrupted while the engine hangs, and its place comes free", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const answer = yield* Deferred.make<void>()
+      const isSent = yield* Deferred.make<void>()
+      let isHanging = false
+      const hang = Effect.andThen(Deferred.succeed(isSent, undefined), Deferred.await(answer))
+      const fateOf = ({ name }: Faults.Request): Faults.Fate =>
+        isHanging && name === "putIfVersion" ? { after: hang } : "pass"
+      const { close, tasks } = yield* openStore(wrap(backend, fateOf), uncounted)
+      const { task } = yield* create(tasks)
+      isHanging = true
+      const fiber = yield* Effect.forkChild(tasks.cancel({ ownerId, taskId: task.taskId }))
+      yield* Deferred.await(isSent)
+      yield* Fiber.interrupt(fiber)
+      assert.deepStrictEqual(yield* count(backend, uncounted), { places: 1, tasks: 0 })
+      yield* Deferred.succeed(answer, undefined)
+      // This waits for what was begun.
+      yield* close
+      assert.deepStrictEqual(yield* count(backend, uncounted), { places: 0, tasks: 0 })
+    }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+  )
+
   it.effect("frees its place once among many changes of the task that share writes", () =>
     Effect.gen(function* () {
       const { backend, close, tasks, taskId } = yield* started
