@@ -267,8 +267,8 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
     /**
-     * Ends a task as `failed` and stores its JSON-RPC error, in one write. Two requests. If tasks that have ended do not
-     * count (`countTerminal`), a third one frees the task's place.
+     * Ends a task as `failed` and stores its JSON-RPC error, in one write. Two requests. If tasks that have ended do
+     * not count (`countTerminal`), a third one frees the task's place.
      */
     readonly fail: (
       key: TaskKey,
