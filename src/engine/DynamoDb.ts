@@ -85,7 +85,7 @@ export interface Options {
   readonly retrySchedule?: Schedule.Schedule<unknown, Backend> | undefined
   /**
    * Whether building the Layer fails if the table is missing or has other keys, if the credentials do not permit the
-   * operations, or if DynamoDB gives no answer within `requestTimeout`; false by default. It takes four requests at
+   * operations, or if DynamoDB gives no answer within `requestTimeout`; false by default. It takes five requests at
    * once, one of each kind that the operations send. They change nothing, and need no permission of their own. If a
    * policy confines the role to some owners or to reads, leave it off.
    */

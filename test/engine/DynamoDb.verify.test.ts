@@ -75,7 +75,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb.layerFromEnv verifies the tabl
         const proxy = yield* denying()
         yield* build({ DYNAMODB_ENDPOINT: proxy.endpoint, DYNAMODB_TABLE: tableName })
         const sent = proxy.requests.filter((name) => name !== "DescribeTimeToLive").sort()
-        assert.deepStrictEqual(sent, ["DeleteItem", "GetItem", "Query", "UpdateItem"])
+        assert.deepStrictEqual(sent, ["BatchGetItem", "DeleteItem", "GetItem", "Query", "UpdateItem"])
         const client = yield* DynamoDb.Client
         const { Count } = yield* Effect.promise(() => client.send(new ScanCommand({ TableName: tableName })))
         assert.strictEqual(Count, 0)
@@ -133,7 +133,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb.layerFromEnv verifies the tabl
     it.effect("fails if a permission of an operation is missing, and needs no other one", () =>
       Effect.gen(function* () {
         const tableName = yield* newTable(["PK", "S"], ["SK", "S"])
-        for (const operation of ["GetItem", "Query", "UpdateItem", "DeleteItem"]) {
+        for (const operation of ["GetItem", "BatchGetItem", "Query", "UpdateItem", "DeleteItem"]) {
           const { endpoint } = yield* denying(operation)
           const env = { DYNAMODB_ENDPOINT: endpoint, DYNAMODB_TABLE: tableName }
           yield* assertFails(env, "Unauthorized", `grant dynamodb:${operation} on table ${tableName}`)
@@ -153,7 +153,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb.layerFromEnv verifies the tabl
           "Timeout",
           "open failed: DynamoDB did not answer within 300ms. Check the endpoint, the region, and the network"
         )
-        assert.strictEqual(proxy.requests.length, 4)
+        assert.strictEqual(proxy.requests.length, 5)
       })
     )
 

@@ -1,5 +1,6 @@
 /** Verifies that a DynamoDB table exists and has the layout's keys, and that the credentials permit the operations. */
 import {
+  BatchGetItemCommand,
   DeleteItemCommand,
   DescribeTableCommand,
   type DescribeTableCommandOutput,
@@ -40,6 +41,12 @@ const requests = (client: DynamoDBClient, layout: Layout, send: Send) => {
     error.name === "ConditionalCheckFailedException" ? ("refused" as const) : undefined
   return [
     send("GetItem", (http) => client.send(withoutSdkRetries(new GetItemCommand({ ...table, Key })), http)),
+    send("BatchGetItem", (http) =>
+      client.send(
+        withoutSdkRetries(new BatchGetItemCommand({ RequestItems: { [layout.tableName]: { Keys: [Key] } } })),
+        http
+      )
+    ),
     send("Query", (http) => client.send(withoutSdkRetries(new QueryCommand({ ...table, ...query })), http)),
     send(
       "UpdateItem",
@@ -88,8 +95,8 @@ const adviceFor = ({ _tag: reason, description }: Backend["reason"]): string => 
   }
   if (!description.startsWith("The credentials do not permit")) return ""
   return (
-    ". The backend needs dynamodb:GetItem, dynamodb:Query, dynamodb:UpdateItem and dynamodb:DeleteItem. If the role " +
-    "is confined to some owners or to reads, switch verify off (DYNAMODB_VERIFY=false)"
+    ". The backend needs dynamodb:GetItem, BatchGetItem, Query, UpdateItem and DeleteItem. If the role is confined to " +
+    "some owners or to reads, switch verify off (DYNAMODB_VERIFY=false)"
   )
 }
 
