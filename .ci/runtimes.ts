@@ -2,11 +2,12 @@
  * Installs the packed tarball in an empty project, with each JavaScript runtime of the npm registry in which the
  * library is to run, and runs `smoke.ts` there: `node .ci/runtimes.ts <tarball>`.
  */
-import { spawnSync } from "node:child_process"
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
+import { NodeServices } from "@effect/platform-node"
 import { Effect } from "effect"
+import { ChildProcess } from "effect/process"
 import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
 import * as RedisServer from "../examples/RedisServer.ts"
 
@@ -27,11 +28,11 @@ const runtimes = [
   { alias: "deno", package: "deno@2.9.6", command: ".bin/deno", args: ["run", "--allow-all"] }
 ]
 
-const run = (folder: string, command: string, args: ReadonlyArray<string>) =>
-  Effect.sync(() => {
-    const { error, status } = spawnSync(command, args, { cwd: folder, stdio: "inherit", timeout: 120_000 })
-    if (status !== 0) throw error ?? new Error(`${command} ${args.join(" ")} ended with status ${status}`)
-  })
+const run = Effect.fnUntraced(function* (cwd: string, command: string, args: ReadonlyArray<string>) {
+  const handle = yield* ChildProcess.make(command, args, { cwd, stdout: "inherit", stderr: "inherit" })
+  const exitCode = yield* Effect.timeout(handle.exitCode, "2 minutes")
+  if (exitCode !== 0) return yield* Effect.die(new Error(`${command} ${args.join(" ")} ended with status ${exitCode}`))
+})
 
 const install = (folder: string, tarball: string) => {
   const manifest = {
@@ -65,4 +66,4 @@ const program = Effect.gen(function* () {
   }
 })
 
-await Effect.runPromise(Effect.scoped(program))
+await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(NodeServices.layer)))

@@ -4,7 +4,7 @@
  */
 import { DatabaseSync } from "node:sqlite"
 import { Console, Effect, Layer, Schema } from "effect"
-import { InMemory, TaskStore, VersionedStore } from "effect-versioned-store"
+import { InMemory, StorageBackend, StorageKey, TaskStore, VersionedStore } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
 import * as Redis from "effect-versioned-store/Redis"
 import * as RedisClient from "effect-versioned-store/RedisClient"
@@ -54,13 +54,15 @@ const smoke = Effect.gen(function* () {
   return conflicts
 })
 
-/** Writes while another connection has the file locked. The write must be tried again until it is unlocked. */
+/** Opens the file and writes while another connection has it locked, which must be tried again until it is unlocked. */
 const waitForLock = Effect.gen(function* () {
   const other = new DatabaseSync(filename)
   other.exec("BEGIN IMMEDIATE")
   yield* Effect.sync(() => other.close()).pipe(Effect.delay("100 millis"), Effect.forkChild)
-  const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
-  yield* counters.set({ owner: "smoke", id: "locked" }, 1)
+  const key = StorageKey.makeUnsafe({ owner: "smoke", id: "locked" })
+  yield* StorageBackend.StorageBackend.use((backend) => backend.put(key, "data")).pipe(
+    Effect.provide(Layer.fresh(Sqlite.layer({ filename })))
+  )
   yield* expect("whether the file is still locked", other.isOpen, false)
 })
 
