@@ -47,6 +47,7 @@ const errors: ReadonlyArray<readonly [Error, number]> = [
   [new TaskError.InvalidTransition({ taskId: "1", from: "completed", to: "working" }), 409],
   [new TaskError.TaskNotReady({ taskId: "1", status: "working" }), 409],
   [new TaskError.TooManyTasks({ limit: 1 }), 409],
+  [new TaskError.TaskAlreadyExists({ taskId: "1" }), 409],
   [new TaskError.TtlTooLong({ ttl: 2, limit: 1 }), 400],
   [new TaskError.VariablesTooLarge({ taskId: "1", limit: 1, actual: 2 }), 413],
   [new TaskError.InvalidVariables({ taskId: "1", path: ["a"], problem: "TooDeep" }), 400],

@@ -189,7 +189,7 @@ export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versi
  */
 export class TaskAlreadyExists extends Schema.TaggedError<TaskAlreadyExists>(
   "effect-versioned-store/TaskAlreadyExists"
-)("TaskAlreadyExists", { taskId: Schema.String }) {
+)("TaskAlreadyExists", { taskId: Schema.String }, { httpApiStatus: 409 }) {
   override get message(): string {
     return `There is a record with the id ${this.taskId} already: get that task, or choose another id`
   }
