@@ -2,7 +2,7 @@ import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { HttpClient, HttpClientRequest, HttpRouter } from "effect/http"
-import { HttpApiClient } from "effect/http-api"
+import { HttpApiClient, OpenApi } from "effect/http-api"
 import { TestClock } from "effect/testing"
 import { InMemory, StorageBackend, StorageKey } from "effect-versioned-store"
 import * as Inventory from "../../../examples/apps/inventory.ts"
@@ -33,6 +33,11 @@ const test = (name: string, effect: Effect.Effect<void, unknown, Layer.Success<t
   it.effect(name, () => Effect.provide(effect, layer) as Effect.Effect<void, unknown>)
 
 describe("the inventory", () => {
+  it("has the statuses of the library's errors in its OpenAPI document", () => {
+    const { put } = OpenApi.fromApi(Inventory.Api).paths["/{owner}/items/{id}"] ?? {}
+    assert.deepStrictEqual(Object.keys(put?.responses ?? {}), ["200", "400", "404", "412", "413", "428", "503"])
+  })
+
   test(
     "lets one of many who saw the same item change it",
     Effect.gen(function* () {
