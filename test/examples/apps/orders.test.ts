@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Schema, Stream } from "effect"
+import { ConfigProvider, Effect, Layer, Schema, Stream } from "effect"
 import { InMemory, StorageBackend, StorageError, VersionedStore } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
 import * as Faults from "effect-versioned-store/Faults"
@@ -91,13 +91,27 @@ describe("the function that takes orders", () => {
   })
 
   const endpoint = inject("dynamoDbEndpoint")
-  it.skipIf(endpoint === undefined)("runs on the table that the environment names", async () => {
-    const tableName = `test-${crypto.randomUUID()}`
-    const credentials = { AWS_ACCESS_KEY_ID: "local", AWS_SECRET_ACCESS_KEY: "local", AWS_REGION: "us-east-1" }
+
+  const environment = { DYNAMODB_TABLE: `test-${crypto.randomUUID()}`, DYNAMODB_ENDPOINT: endpoint ?? "" }
+  const credentials = { AWS_ACCESS_KEY_ID: "local", AWS_SECRET_ACCESS_KEY: "local", AWS_REGION: "us-east-1" }
+
+  it.skipIf(endpoint === undefined)("fails the cold start if the table is missing", async () => {
     Object.assign(process.env, { ...credentials, ...process.env })
-    Object.assign(process.env, { DYNAMODB_TABLE: tableName, DYNAMODB_ENDPOINT: endpoint })
+    const env = { ...environment, DYNAMODB_TABLE: "test-missing" }
+    const storage = DynamoDb.layerFromEnv.pipe(Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env }))))
+    const error = await makeHandler(storage).then(
+      () => undefined,
+      (error) => error
+    )
+    assert.include(String(error), "There is no table test-missing")
+  })
+
+  it.skipIf(endpoint === undefined)("runs on the table that the environment names", async () => {
+    Object.assign(process.env, { ...credentials, ...process.env, ...environment })
     await Effect.runPromise(
-      DynamoDb.ensureTable({ tableName }).pipe(Effect.provide(DynamoDb.layerClient({ endpoint: endpoint ?? "" })))
+      DynamoDb.ensureTable({ tableName: environment.DYNAMODB_TABLE }).pipe(
+        Effect.provide(DynamoDb.layerClient({ endpoint: environment.DYNAMODB_ENDPOINT }))
+      )
     )
     const { handler } = await import("../../../examples/apps/lambda.ts")
     const answers = await Promise.all(Array.from({ length: 5 }, () => handler(post("r1", tea))))
