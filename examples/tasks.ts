@@ -58,7 +58,7 @@ const worker = Command.make(
     }).pipe(
       Effect.repeat(often.schedule),
       Effect.provide(TaskStore.layer.pipe(Layer.provide(layerBackend(choice)))),
-      asUserError
+      asUserError("shared")
     )
 ).pipe(Command.withDescription("Works on the tasks of an owner until it is stopped"))
 
@@ -127,7 +127,7 @@ const command = Command.make("tasks", backendFlags, (flags) =>
     yield* client(ownerId, workerProcess(["--owner", ownerId, ...flagsOf(choice)])).pipe(
       Effect.provide(TaskStore.layer.pipe(Layer.provide(layerBackend(choice))))
     )
-  }).pipe(Effect.scoped, asUserError)
+  }).pipe(Effect.scoped, asUserError("shared"))
 ).pipe(
   Command.withDescription("Runs two tasks with a client and workers that are killed on the way"),
   Command.withSubcommands([worker])

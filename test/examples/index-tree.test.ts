@@ -14,8 +14,12 @@ const run = (...args: ReadonlyArray<string>) => {
     cwd: root,
     encoding: "utf8"
   })
-  const told = (name: string) => Number(stdout.match(new RegExp(`${name} *│ (\\d+)`))?.[1])
-  return { status, stdout, stderr, told }
+  /** The figure of a row. */
+  const told = (name: string) =>
+    Number(stdout.match(new RegExp(`^  ${name} +([\\d,]+)`, "m"))?.[1]?.replaceAll(",", ""))
+  /** How many files this run has indexed. */
+  const indexed = () => Number(stdout.match(/^([\d,]+) files are indexed by this run/m)?.[1]?.replaceAll(",", ""))
+  return { status, stdout, stderr, told, indexed }
 }
 
 describe("index-tree", () => {
@@ -23,32 +27,36 @@ describe("index-tree", () => {
     const file = join(folder, "demo.db")
     const first = run("--file", file)
     assert.strictEqual(first.status, 0, first.stderr)
-    assert.isAbove(first.told("files"), 400)
-    assert.strictEqual(first.told("indexed by this run"), first.told("files"))
-    assert.isAbove(first.told("conflicts"), 0)
-    assert.isAbove(first.told("takeovers"), 0)
-    assert.isAbove(first.told("late completions refused"), 0)
-    assert.match(first.stdout, /A plain sequential walk finds the same \d+ files/)
+    const files = first.indexed()
+    assert.isAbove(files, 400)
+    assert.strictEqual(first.told("updates made"), 2 * files)
+    assert.strictEqual(first.told("lost"), 0)
+    assert.isAtLeast(first.told("conflicts"), 4)
+    assert.isBelow(first.told("writes"), files)
+    assert.isAtLeast(first.told("takeovers"), 8)
+    assert.isAtLeast(first.told("refused"), 4)
+    assert.include(first.stdout, "4 workers died, and 4 slept until their lease had ended")
+    assert.include(first.stdout, `A plain sequential walk finds the same ${files} files, each indexed once`)
 
     const second = run("--file", file)
     assert.strictEqual(second.status, 0, second.stderr)
-    assert.include(second.stdout, `${first.told("files")} of ${first.told("files")} files are in the index already.`)
-    assert.strictEqual(second.told("indexed by this run"), 0)
+    assert.include(second.stdout, `${files} of ${files} files are in the index already.`)
+    assert.strictEqual(second.indexed(), 0)
   })
 
   it("goes on from an index of which files have changed, come and gone since", () => {
     const [dir, file] = [join(folder, "changing"), join(folder, "changing.db")]
     mkdirSync(dir)
     for (const name of ["same", "changed", "gone"]) writeFileSync(join(dir, name), "1")
-    assert.strictEqual(run("--dir", dir, "--file", file).told("indexed by this run"), 3)
+    assert.strictEqual(run("--dir", dir, "--file", file).indexed(), 3)
     writeFileSync(join(dir, "changed"), "23")
     utimesSync(join(dir, "changed"), 1, 1)
     writeFileSync(join(dir, "new"), "456")
     rmSync(join(dir, "gone"))
-    const { status, stderr, stdout, told } = run("--dir", dir, "--file", file)
+    const { indexed, status, stderr, stdout } = run("--dir", dir, "--file", file)
     assert.strictEqual(status, 0, stderr)
     assert.include(stdout, "1 of 3 files are in the index already.")
-    assert.strictEqual(told("indexed by this run"), 2)
+    assert.strictEqual(indexed(), 2)
     assert.include(stdout, "the same 3 files, each indexed once: 0 lines, 6 bytes")
   })
 
