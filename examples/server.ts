@@ -21,10 +21,11 @@ const listen = (port: number) =>
 /** A port on loopback on which nothing listens. */
 export const freePort = Effect.orDie(listen(0))
 
-/**
- * Starts a server, and returns once it answers. When the scope closes, the server is ended. It is also ended if this
- * process is killed: see `untilParentEnds.ts`.
- */
+/** A process that ends with the scope. It also ends if this process is killed: see `untilParentEnds.ts`. */
+export const boundProcess = (command: ReadonlyArray<string>, options?: ChildProcess.CommandOptions) =>
+  ChildProcess.make(process.execPath, [join(import.meta.dirname, "untilParentEnds.ts"), ...command], options)
+
+/** Starts a server, and returns once it answers. When the scope closes, the server is ended. */
 export const startServer = Effect.fnUntraced(function* (options: {
   readonly name: string
   readonly command: ReadonlyArray<string>
@@ -37,14 +38,9 @@ export const startServer = Effect.fnUntraced(function* (options: {
   yield* Effect.mapError(listen(port), ({ message }) => new ServerError({ message: portMessage(name, port, message) }))
   const output: Array<string> = []
   const error = (what: string) => () => new ServerError({ message: `${name} ${what}:\n${output.join("").trim()}` })
-  const server = yield* ChildProcess.make(
-    process.execPath,
-    [join(import.meta.dirname, "untilParentEnds.ts"), ...command],
-    {
-      cwd,
-      forceKillAfter: "10 seconds"
-    }
-  ).pipe(Effect.mapError(error("can't be started")))
+  const server = yield* boundProcess(command, { cwd, forceKillAfter: "10 seconds" }).pipe(
+    Effect.mapError(error("can't be started"))
+  )
   const outputEnds = yield* server.all.pipe(
     Stream.decodeText,
     Stream.runForEach((text) => Effect.sync(() => output.push(text))),
