@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process"
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { promisify } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import packageJson from "../package.json" with { type: "json" }
@@ -39,7 +39,18 @@ const publicNames = (file: string) => {
   })
 }
 
-const allPublicNames = sources.flatMap(publicNames).filter(({ isInternal }) => !isInternal)
+/** The names that a public module exports from a file that is no public module itself. */
+const reexportedNames = (file: string) =>
+  Array.from(
+    readFileSync(join(root, file), "utf8").matchAll(/^export (?:type )?\{([^}]*)\} from "(.+)"$/gm),
+    ([, names = "", path = ""]) => ({ names: names.match(/\w+(?=,|\s*$)/g) ?? [], source: join(dirname(file), path) })
+  ).flatMap(({ names, source }) =>
+    publicNames(source).filter(({ name }) => names.some((exported) => name.endsWith(`: ${exported}`)))
+  )
+
+const allPublicNames = sources
+  .flatMap((file) => [...publicNames(file), ...reexportedNames(file)])
+  .filter(({ isInternal }) => !isInternal)
 
 describe("documentation", () => {
   it("has a comment for every public name, and an example for every value", () => {
@@ -82,7 +93,7 @@ describe("documentation", () => {
   it("has examples that compile and hold", async () => {
     rmSync(folder, { recursive: true, force: true })
     mkdirSync(folder)
-    const files = ["README.md", ...sources].flatMap((file) =>
+    const files = ["README.md", ...sources, "src/engine/internal/model.ts"].flatMap((file) =>
       blocks(file).map((block, index) => {
         const name = `${file.replace(/\W/g, "_")}_${index}.ts`
         writeFileSync(join(folder, name), block)
