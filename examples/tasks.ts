@@ -80,7 +80,7 @@ const startWorker = Effect.fnUntraced(function* (name: keyof typeof colors, flag
   const output = yield* handle.stdout.pipe(
     Stream.decodeText,
     Stream.splitLines,
-    Stream.runForEach((line) => say(name, line)),
+    Stream.runForEach((line) => say(name, line.startsWith("step") ? styleText("dim", line) : line)),
     Effect.forkScoped
   )
   const ended = Effect.andThen(Fiber.join(output), handle.exitCode)
@@ -148,8 +148,8 @@ const command = Command.make("tasks", backendFlags, (flags) =>
       Effect.provide(TaskStore.layer.pipe(Layer.provide(layerBackend(choice))))
     )
     yield* Console.log(
-      "The state of a task is one record in the store, and each change of it is a compare-and-set.\n" +
-        "So a worker can die at any moment, and another one goes on where it was."
+      "All that is known of a task is one record, and each change of it is a compare-and-set.\n" +
+        "So a worker may die at any moment, and another one goes on where it was."
     )
   }).pipe(Effect.scoped, asUserError("shared"))
 ).pipe(
