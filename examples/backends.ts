@@ -179,8 +179,10 @@ export const placeOf = (choice: Choice) => {
 export const flagsOf = (choice: Choice): ReadonlyArray<string> =>
   Object.entries(choice).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, value]))
 
+const elsewhere = `--backend sqlite --file ${join(tmpdir(), "demo.db")}`
+
 /** Flags that work on every machine, for an example whose processes share their records, and for any other. */
-const runsAnywhere = { shared: `--backend sqlite --file ${join(tmpdir(), "demo.db")}`, own: "--backend memory" }
+const runsAnywhere = { shared: elsewhere, own: `--backend memory, or ${elsewhere}` }
 
 /** An error as the command line shows it: sentences without a tag and a stack trace, and what else can be run. */
 export const asUserError = (records: keyof typeof runsAnywhere) =>
