@@ -169,10 +169,8 @@ export const placeOf = (choice: Choice) => {
   const { backend, endpoint, file = "demo.db", table, url } = choice
   if (backend === "memory" || file === ":memory:") return "memory"
   if (backend === "sqlite") return `the SQLite file ${file}`
-  if (backend === "redis") return url === undefined ? "a Redis that is started for this run" : "Redis"
-  return isLasting(choice)
-    ? `DynamoDB (${endpoint ?? `AWS, table ${table}`})`
-    : "a DynamoDB Local that is started for this run"
+  if (backend === "redis") return url === undefined ? "a Redis of this run alone" : "Redis"
+  return isLasting(choice) ? `DynamoDB (${endpoint ?? `AWS, table ${table}`})` : "a DynamoDB Local of this run alone"
 }
 
 /** The flags with which another process makes the same choice. */

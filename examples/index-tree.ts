@@ -37,11 +37,13 @@ const check = Effect.fnUntraced(function* (
   const ofRun = TreeIndex.summaryOf(
     values.flatMap((value) => (value._tag === "Done" && value.run === index.run ? [value.contents] : []))
   )
+  const lost = index.counts.updates - ofRun.files - summary.files
   return {
     summary,
     total: TreeIndex.summaryOf(contents),
-    lost: index.counts.updates - ofRun.files - summary.files,
+    lost,
     found: [
+      ...(lost === 0 ? [] : [`${lost} updates are lost`]),
       ...differing.map((file) => `${file} is not in the index as it is on disk`),
       ...(values.length === files.length ? [] : [`${values.length} records for ${files.length} files`]),
       ...(JSON.stringify(summary) === JSON.stringify(ofRun)
@@ -85,7 +87,7 @@ const report = (counts: TreeIndex.Index["counts"], lost: number, filesASecond: n
     [
       "takeovers",
       takeovers,
-      `of the work of others: ${died} workers died, and ${overslept} slept until their lease had ended`
+      `of others' work: ${died} workers died, and ${overslept} slept until their lease had ended`
     ],
     ["refused", refused, "files that another worker had indexed first, for example while this one slept"],
     ["files a second", filesASecond, ""]
