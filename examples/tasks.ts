@@ -151,7 +151,11 @@ const command = Command.make("tasks", backendFlags, (flags) =>
       "All that is known of a task is one record, and each change of it is a compare-and-set.\n" +
         "So a worker may die at any moment, and another one goes on where it was."
     )
-  }).pipe(Effect.scoped, asUserError("shared"))
+  }).pipe(
+    Effect.scoped,
+    Effect.onInterrupt(() => Console.log("\nStopped, and the workers as well.")),
+    asUserError("shared")
+  )
 ).pipe(
   Command.withDescription("Runs two tasks with a client and workers that are killed on the way"),
   Command.withSubcommands([worker])
