@@ -84,11 +84,7 @@ const report = (counts: TreeIndex.Index["counts"], lost: number, filesASecond: n
     ["lost", lost, "updates that were made, and that the store does not have"],
     ["conflicts", conflicts, "updates that met a newer record, and were refused or made again on that record"],
     ["writes", summaryWrites, "of the summary: updates that come together share one"],
-    [
-      "takeovers",
-      takeovers,
-      `of others' work: ${died} workers died, and ${overslept} slept until their lease had ended`
-    ],
+    ["takeovers", takeovers, `of others' work: ${died} died, and ${overslept} slept until the lease had ended`],
     ["refused", refused, "files that another worker had indexed first, for example while this one slept"],
     ["files a second", filesASecond, ""]
   ]
