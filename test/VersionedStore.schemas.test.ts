@@ -3,7 +3,7 @@
  * updates with a new one, then the first one comes back. `docs/schemas.md` has the recipes.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema, SchemaTransformation, Stream } from "effect"
+import { DateTime, Effect, Schema, SchemaTransformation, Stream } from "effect"
 import * as InMemory from "../src/engine/InMemory.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
@@ -74,6 +74,22 @@ describe("a new field with a default", () => {
       assert.deepStrictEqual((yield* after.get(keyOf("1"))).value, { total: 10, currency: "USD" })
       yield* before.update(keyOf("1"), ({ total }) => ({ total: total + 1 }))
       assert.deepStrictEqual((yield* after.get(keyOf("1"))).value, { total: 11, currency: "EUR" })
+    }).pipe(onMemory)
+  )
+
+  it.effect("may have a default in the type that the program sees", () =>
+    Effect.gen(function* () {
+      const since = DateTime.makeUnsafe("2026-01-01T00:00:00Z")
+      const OrderWithDate = Schema.Struct({
+        ...Order.fields,
+        placed: Schema.DateTimeUtcFromString.pipe(Schema.withDecodingDefaultTypeKey(Effect.succeed(since)))
+      })
+      const { before } = yield* makeStores
+      const after = yield* VersionedStore.make({ idPrefix: "order/", schema: OrderWithDate })
+      yield* before.create(keyOf("1"), { total: 10 })
+      assert.deepStrictEqual((yield* after.get(keyOf("1"))).value, { total: 10, placed: since })
+      yield* after.update(keyOf("1"), (order) => order)
+      assert.deepStrictEqual(yield* storedData("order/1"), { total: 10, placed: "2026-01-01T00:00:00.000Z" })
     }).pipe(onMemory)
   )
 
