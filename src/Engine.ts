@@ -8,6 +8,7 @@ import type * as Schedule from "effect/Schedule"
 import { type Attempts, failure, isSuccess, makeAttempts, type Recovery } from "./engine/internal/attempts.ts"
 import * as Cursor from "./engine/internal/cursor.ts"
 import { type Instant, makeInstant } from "./engine/internal/instant.ts"
+import { makeReadMany } from "./engine/internal/readMany.ts"
 import * as Telemetry from "./engine/internal/telemetry.ts"
 import { checkLimit } from "./internal/options.ts"
 import { toDate, toExpirySeconds } from "./internal/time.ts"
@@ -17,6 +18,7 @@ import {
   defaultMaxDataBytes,
   defaultRetrySchedule,
   type Expected,
+  maxKeysAtOnce,
   maxVersion,
   type Order,
   type StorageBackend,
@@ -173,6 +175,14 @@ export interface Engine {
   readonly readEventually?: (
     key: StorageKey.StorageKey
   ) => Effect.Effect<StoredRecord | undefined, StorageError.Backend>
+
+  /**
+   * Reads many records in one request: in the order asked, and undefined for each that is not there. Those that the
+   * engine leaves out are `"Unread"`, and are asked for again. Without this function, `read` reads them one by one.
+   */
+  readonly readMany?: (
+    keys: ReadonlyArray<StorageKey.StorageKey>
+  ) => Effect.Effect<ReadonlyArray<StoredRecord | undefined | "Unread">, StorageError.Backend>
 
   /** Writes `increment` versions above the stored one, expired or not. Refuses if that is above `maxVersion`. */
   readonly put: (
@@ -351,6 +361,7 @@ export const make = (engine: Engine, options: MakeOptions = {}): StorageBackend[
     ...engine,
     read: request(engine.read),
     ...(engine.readEventually === undefined ? {} : { readEventually: request(engine.readEventually) }),
+    ...(engine.readMany === undefined ? {} : { readMany: request(engine.readMany) }),
     put: request(engine.put),
     swap: request(engine.swap),
     remove: request(engine.remove),
@@ -359,6 +370,7 @@ export const make = (engine: Engine, options: MakeOptions = {}): StorageBackend[
   const service = makeService(readingClock(counted), makeAttempts(retries(retrySchedule)), maxDataBytes)
   return {
     get: (key) => operation("get", service.get(key)),
+    getMany: (keys) => operation("getMany", service.getMany(keys)),
     put: (...args) => operation("put", service.put(...args)),
     putIfVersion: (...args) => operation("putIfVersion", service.putIfVersion(...args)),
     delete: (key) => operation("delete", service.delete(key)),
@@ -405,9 +417,11 @@ type Service = StorageBackend["Service"]
 
 const makeReads = (
   engine: LocalEngine,
-  { read }: Attempts
-): Pick<Service, "get" | "listByPrefix" | "cleanupExpired"> => {
+  attempts: Attempts
+): Pick<Service, "get" | "getMany" | "listByPrefix" | "cleanupExpired"> => {
+  const { read } = attempts
   const readForGet = engine.readEventually ?? engine.read
+  const readMany = makeReadMany(engine, attempts)
   return {
     get: (key) =>
       Effect.withFiber((fiber): ReturnType<Service["get"]> => {
@@ -417,6 +431,22 @@ const makeReads = (
           read("get", first, () => readForGet(key)),
           (stored) => found(key, stored, makeInstant(fiber))
         )
+      }),
+
+    getMany: (keys) =>
+      Effect.withFiber((fiber): ReturnType<Service["getMany"]> => {
+        if (keys.length > maxKeysAtOnce) {
+          return Effect.die(new RangeError(`At most ${maxKeysAtOnce} records are read at once, not ${keys.length}`))
+        }
+        if (keys.length === 0) return Effect.succeed([])
+        return Effect.map(readMany(keys), (stored) => {
+          const now = makeInstant(fiber)
+          return stored.map((record, i) =>
+            record === undefined || isExpiredAt(record, now)
+              ? undefined
+              : toRecord(keys[i] as StorageKey.StorageKey, record)
+          )
+        })
       }),
 
     listByPrefix: Effect.fnUntraced(function* (prefix, { cursor, limit = 100, order = "ascending" } = {}) {

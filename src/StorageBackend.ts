@@ -118,6 +118,18 @@ export class StorageBackend extends Context.Service<
       key: StorageKey.StorageKey
     ) => Effect.Effect<VersionedRecord, StorageError.RecordNotFound | StorageError.Backend>
 
+    /**
+     * Reads up to 100 records at once: in the order asked, and undefined for each that is not there. One request on
+     * DynamoDB, SQLite and in memory, and one for each owner on Redis. DynamoDB may leave out some of the records, which
+     * are then asked for again under the retry schedule.
+     *
+     * Each record is as of its own read, so together they are no snapshot. More than 100 keys are a defect. Source:
+     * `BatchGetItem` of DynamoDB's API, which sets the limit.
+     */
+    readonly getMany: (
+      keys: ReadonlyArray<StorageKey.StorageKey>
+    ) => Effect.Effect<ReadonlyArray<VersionedRecord | undefined>, StorageError.Backend>
+
     /** Writes a record, whatever is there, in one atomic step. Returns the record as written. One request. */
     readonly put: (
       key: StorageKey.StorageKey,
@@ -187,6 +199,14 @@ export const defaultMaxDataBytes = 384 * 1024
  * @since 0.1.0
  */
 export const maxVersion = Number.MAX_SAFE_INTEGER
+
+/**
+ * How many records `getMany` reads at once at most.
+ *
+ * @category configuration
+ * @since 0.1.0
+ */
+export const maxKeysAtOnce = 100
 
 /**
  * How a transient failure of the engine is retried by default: exponentially from 25 ms, capped at 1 s before a jitter

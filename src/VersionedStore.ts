@@ -4,6 +4,7 @@
  * Every change of a record is a compare-and-set on the record that was read, and is retried after a conflict. However
  * many fibers, processes and machines change one record at once, each change is made on the outcome of the one before.
  */
+import * as Arr from "effect/Array"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
@@ -17,7 +18,7 @@ import * as Stream from "effect/Stream"
 import { fullJitterFor } from "./internal/backoff.ts"
 import * as ETag from "./internal/etag.ts"
 import { lastMillisecond, toMillis } from "./internal/time.ts"
-import { type ListOptions, StorageBackend, type VersionedRecord } from "./StorageBackend.ts"
+import { type ListOptions, maxKeysAtOnce, StorageBackend, type VersionedRecord } from "./StorageBackend.ts"
 import * as StorageError from "./StorageError.ts"
 import * as StorageKey from "./StorageKey.ts"
 import * as StoragePrefix from "./StoragePrefix.ts"
@@ -93,6 +94,15 @@ export interface UpdateOptions extends NewExpiryOptions {
 }
 
 /**
+ * What becomes of a record that does not decode, where several are read: the read fails with its `SchemaError` ("fail",
+ * the default), or leaves it out ("skip"), or leaves it out after a function has seen it, for example to log it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OnInvalid = "fail" | "skip" | ((stored: VersionedRecord, error: Schema.SchemaError) => Effect.Effect<void>)
+
+/**
  * Which records are listed.
  *
  * @category models
@@ -104,15 +114,8 @@ export interface ListingOptions {
   readonly idPrefix?: string | undefined
   /** By the bytes of the ids' UTF-8; ascending by default. */
   readonly order?: ListOptions["order"]
-  /**
-   * What becomes of a record that does not decode: the listing fails with its `SchemaError` ("fail", the default), or
-   * leaves it out ("skip"), or leaves it out after a function has seen it, for example to log it.
-   */
-  readonly onInvalid?:
-    | "fail"
-    | "skip"
-    | ((stored: VersionedRecord, error: Schema.SchemaError) => Effect.Effect<void>)
-    | undefined
+  /** What becomes of a record that does not decode; "fail" by default. */
+  readonly onInvalid?: OnInvalid | undefined
 }
 
 /**
@@ -197,6 +200,32 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
    * ```
    */
   readonly getOption: (key: Key) => Effect.Effect<Option.Option<Record<A>>, ReadError, RD>
+
+  /**
+   * Reads several records of one owner: in the order of the ids, and None for each that is not there. If a record does
+   * not decode, `onInvalid` says what becomes of it, and one that is left out is None as well. Each record is as of its
+   * own read, so together they are no snapshot. One request for each 100 ids.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Option, Schema } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   yield* counters.create({ owner: "alice", id: "visits" }, 1)
+   *   const found = yield* counters.getMany("alice", ["visits", "clicks"])
+   *   assert.deepStrictEqual(found.map(Option.isSome), [true, false])
+   * })
+   * Effect.runSync(program.pipe(Effect.provide(InMemory.layer)))
+   * ```
+   */
+  readonly getMany: (
+    owner: string,
+    ids: ReadonlyArray<string>,
+    options?: { readonly onInvalid?: OnInvalid | undefined }
+  ) => Effect.Effect<ReadonlyArray<Option.Option<Record<A>>>, ReadError, RD>
 
   /**
    * Writes a record if there is none, and fails with `AlreadyExists` if there is one. If the record has expired,
@@ -772,20 +801,20 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
 
   const list: Self["list"] = Effect.fnUntraced(function* (options) {
     const page = yield* pageOf(options)
-    const { onInvalid = "fail" } = options
-    if (onInvalid === "fail") return { records: yield* Effect.forEach(page.records, decode), cursor: page.cursor }
-    const found = yield* Effect.forEach(page.records, (stored) => decodeOr(stored, onInvalid))
+    const found = yield* Effect.forEach(page.records, decodeOr(options.onInvalid))
     return { records: found.flatMap(Option.toArray), cursor: page.cursor }
   })
 
-  const decodeOr = (
-    stored: VersionedRecord,
-    onInvalid: Exclude<ListingOptions["onInvalid"], "fail" | undefined>
-  ): Effect.Effect<Option.Option<Record<A>>, never, S["DecodingServices"]> =>
-    Effect.matchEffect(decode(stored), {
-      onSuccess: (record) => Effect.succeed(Option.some(record)),
-      onFailure: (error) => Effect.as(onInvalid === "skip" ? Effect.void : onInvalid(stored, error), Option.none())
-    })
+  const decodeOr =
+    (onInvalid: OnInvalid = "fail") =>
+    (stored: VersionedRecord): Effect.Effect<Option.Option<Record<A>>, Schema.SchemaError, S["DecodingServices"]> =>
+      Effect.matchEffect(decode(stored), {
+        onSuccess: (record) => Effect.succeed(Option.some(record)),
+        onFailure: (error) => {
+          if (onInvalid === "fail") return Effect.fail(error)
+          return Effect.as(onInvalid === "skip" ? Effect.void : onInvalid(stored, error), Option.none())
+        }
+      })
 
   const self: Self = {
     ...makeUpdates(change.update),
@@ -796,6 +825,14 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
         onSuccess: (record) => Effect.succeed(Option.some(record)),
         onFailure: (error) => (error._tag === "RecordNotFound" ? Effect.succeed(Option.none()) : Effect.fail(error))
       }),
+    getMany: Effect.fnUntraced(function* (owner, ids, { onInvalid } = {}) {
+      const keys = yield* Effect.forEach(ids, (id) => locate({ owner, id }))
+      const found = yield* Effect.forEach(Arr.chunksOf(keys, maxKeysAtOnce), backend.getMany)
+      const decode = decodeOr(onInvalid)
+      return yield* Effect.forEach(found.flat(), (stored) =>
+        stored === undefined ? Effect.succeed(Option.none()) : decode(stored)
+      )
+    }),
     create: (key, value, options) =>
       Effect.suspend(() =>
         withExpiry(options, locate(key), (key, expiresAt) =>

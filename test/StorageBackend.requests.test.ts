@@ -30,6 +30,7 @@ describe("an error of the engine", () => {
         const { backend } = faulty(() => error)
         const operations: ReadonlyArray<readonly [keyof StorageBackend["Service"], Effect.Effect<unknown, unknown>]> = [
           ["get", backend.get(key)],
+          ["getMany", backend.getMany([key])],
           ["put", backend.put(key, "one")],
           ["putIfVersion", backend.putIfVersion(key, "one", 1)],
           ["delete", backend.delete(key)],
@@ -102,6 +103,53 @@ describe("before anything is sent", () => {
     assert.throws(() => makeEngine({ maxBytes: -1 }), /^maxBytes must be/)
     assert.throws(() => makeEngine({ maxRecords: Number.NaN }), /^maxRecords must be/)
   })
+})
+
+describe("many records", () => {
+  const keys = Array.from({ length: 5 }, (_, i) => makeUnsafe({ owner: "alice", id: `${i}` }))
+  const stored = { data: "data", version: 1, writeId: "w", expiresAtSeconds: undefined }
+
+  it.effect("are asked for again if the engine leaves them out, and those alone, under the retry schedule", () =>
+    Effect.gen(function* () {
+      const asked: Array<ReadonlyArray<string>> = []
+      const backend = make(
+        {
+          ...makeEngine().engine,
+          readMany: (keys) => {
+            asked.push(keys.map(({ id }) => id))
+            return Effect.succeed(keys.map(({ id }, i) => (i % 2 === 0 ? { ...stored, data: id } : "Unread")))
+          }
+        },
+        { retrySchedule: Schedule.recurs(2) }
+      )
+      const found = yield* backend.getMany(keys)
+      assert.deepStrictEqual(asked, [["0", "1", "2", "3", "4"], ["1", "3"], ["3"]])
+      assert.deepStrictEqual(
+        found.map((record) => record?.data),
+        ["0", "1", "2", "3", "4"]
+      )
+      const error = yield* Effect.flip(backend.getMany([...keys, ...keys]))
+      assert.deepStrictEqual(
+        [error.operation, error.outcome, error.reason._tag],
+        ["getMany", "not-applied", "Throttled"]
+      )
+      assert.include(error.message, "The engine has left out 1 of 10 records")
+    })
+  )
+
+  it.effect("are asked for again if the answer is lost, and read one by one if the engine can't read many", () =>
+    Effect.gen(function* () {
+      const { backend, plant, requests } = faulty(({ index }) => (index === 0 ? "drop" : "pass"), 1)
+      plant(key, stored)
+      assert.strictEqual((yield* backend.getMany([key]))[0]?.version, 1)
+      assert.deepStrictEqual(requests, ["readMany", "readMany"])
+      const { readMany: _, ...engine } = makeEngine().engine
+      const single = Faults.engine(engine, ({ index }) => (index === 0 ? "drop" : "pass"))
+      const one = make(single.engine, { retrySchedule: Schedule.recurs(1) })
+      assert.deepStrictEqual(yield* one.getMany(keys.slice(0, 2)), [undefined, undefined])
+      assert.deepStrictEqual(single.requests, ["read", "read", "read"])
+    })
+  )
 })
 
 describe("a page", () => {

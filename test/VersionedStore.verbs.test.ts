@@ -150,6 +150,24 @@ describe("upsertEffect", () => {
   )
 })
 
+describe("getMany", () => {
+  it.effect("reads any number of records in the order of their ids, a hundred in one request", () =>
+    Effect.gen(function* () {
+      const { counters, taken } = yield* counted
+      const ids = Array.from({ length: 250 }, (_, i) => `${i}`)
+      yield* Effect.forEach(ids.slice(0, 200), (id) => counters.create({ owner: "alice", id }, Number(id)))
+      taken()
+      const found = yield* counters.getMany("alice", ids.toReversed())
+      assert.deepStrictEqual(taken(), ["getMany", "getMany", "getMany"])
+      const values = found.map(Option.map(({ value }) => value)).map(Option.getOrUndefined)
+      assert.deepStrictEqual(values, ids.map((id) => (Number(id) < 200 ? Number(id) : undefined)).toReversed())
+      assert.strictEqual((yield* Effect.flip(counters.getMany("alice", ["a", ""])))._tag, "InvalidKey")
+      assert.deepStrictEqual(yield* counters.getMany("alice", []), [])
+      assert.deepStrictEqual(taken(), [])
+    }).pipe(onMemory)
+  )
+})
+
 describe("removeAll", () => {
   it.effect("removes the records with a prefix, page by page, and tells how many", () =>
     Effect.gen(function* () {
@@ -185,12 +203,18 @@ describe("a record that does not decode", () => {
       const failed = yield* Effect.flip(Stream.runCollect(counters.stream({ ...options, onInvalid: "fail" })))
       assert.strictEqual(failed._tag, "SchemaError")
       assert.deepStrictEqual(idsOf((yield* counters.list({ ...options, onInvalid: "skip" })).records), ["a", "c"])
+      const many = (onInvalid?: VersionedStore.OnInvalid) =>
+        counters.getMany("alice", ["a", "b", "none"], { onInvalid })
+      assert.strictEqual((yield* Effect.flip(many()))._tag, "SchemaError")
+      assert.deepStrictEqual((yield* many("skip")).map(Option.isSome), [true, false, false])
       const seen: Array<unknown> = []
-      const onInvalid: VersionedStore.ListingOptions["onInvalid"] = (stored, error) =>
+      const onInvalid: VersionedStore.OnInvalid = (stored, error) =>
         Effect.sync(() => seen.push([stored, error._tag, error.message.includes("counter/b")]))
       const all = yield* Stream.runCollect(counters.stream({ ...options, onInvalid }))
       assert.deepStrictEqual(idsOf(all), ["a", "c"])
       assert.deepStrictEqual(seen, [[bad, "SchemaError", true]])
+      assert.deepStrictEqual((yield* many(onInvalid)).map(Option.isSome), [true, false, false])
+      assert.strictEqual(seen.length, 2)
     }).pipe(onMemory)
   )
 })

@@ -25,6 +25,7 @@ type Orders = VersionedStore.VersionedStore<{ readonly total: number }, "decodin
 describe("error channels", () => {
   it("of StorageBackend hold what each operation can fail with, and no more", () => {
     expectTypeOf<ErrorOf<Service["get"]>>().toEqualTypeOf<RecordNotFound | Backend>()
+    expectTypeOf<ErrorOf<Service["getMany"]>>().toEqualTypeOf<Backend>()
     expectTypeOf<ErrorOf<Service["put"]>>().toEqualTypeOf<InvalidData | CapacityExceeded | Backend>()
     expectTypeOf<ErrorOf<Service["putIfVersion"]>>().toEqualTypeOf<
       RecordNotFound | VersionConflict | InvalidData | CapacityExceeded | Backend
@@ -40,6 +41,7 @@ describe("error channels", () => {
     type Write = Read | CapacityExceeded
     expectTypeOf<ErrorOf<Orders["get"]>>().toEqualTypeOf<Read | RecordNotFound>()
     expectTypeOf<ErrorOf<Orders["getOption"]>>().toEqualTypeOf<Read>()
+    expectTypeOf<ErrorOf<Orders["getMany"]>>().toEqualTypeOf<Read>()
     expectTypeOf<ErrorOf<Orders["create"]>>().toEqualTypeOf<Write | AlreadyExists>()
     expectTypeOf<ErrorOf<Orders["set"]>>().toEqualTypeOf<Write>()
     expectTypeOf<ErrorOf<Orders["setIfVersion"]>>().toEqualTypeOf<

@@ -2,6 +2,7 @@
  * Effect's `BackingPersistence` on any backend, for a single owner. `Persistence`, `PersistedCache` and persisted chats
  * run on it unchanged, and share their values with other processes and machines.
  */
+import * as Arr from "effect/Array"
 import type * as Clock from "effect/Clock"
 import * as Digest from "effect/crypto/Digest"
 import * as DateTime from "effect/DateTime"
@@ -62,14 +63,8 @@ const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: st
   return {
     get: (key) => entries.get(key).pipe(getFailure(key)),
     getMany: (keys) =>
-      Effect.forEach(
-        keys,
-        (key) =>
-          entries.get(key).pipe(
-            Effect.catchTag("SchemaError", () => Effect.undefined),
-            getFailure(key)
-          ),
-        { concurrency }
+      Effect.map(entries.getMany(keys), (values) => Arr.map(keys, (_, i) => values[i])).pipe(
+        toPersistenceError("getMany from backing store")
       ),
     set,
     // If several entries have the same key, the last one counts.

@@ -106,12 +106,13 @@ export const engine = (
   fateOf: (request: Request<keyof Engine>) => Fate = () => "pass"
 ): Requests<keyof Engine> & { readonly engine: Engine } => {
   const { request, ...requests } = watch(fateOf)
-  const { readEventually } = engine
+  const { readEventually, readMany } = engine
   return {
     ...requests,
     engine: {
       read: (key) => request("read", key, () => engine.read(key)),
       ...(readEventually && { readEventually: (key) => request("readEventually", key, () => readEventually(key)) }),
+      ...(readMany && { readMany: (keys) => request("readMany", keys[0], () => readMany(keys)) }),
       put: (key, ...rest) => request("put", key, () => engine.put(key, ...rest)),
       swap: (key, ...rest) => request("swap", key, () => engine.swap(key, ...rest)),
       remove: (key, ...rest) => request("remove", key, () => engine.remove(key, ...rest)),
@@ -157,6 +158,7 @@ export const backend = (
     ...requests,
     backend: {
       get: (key) => request("get", key, () => backend.get(key)),
+      getMany: (keys) => request("getMany", keys[0], () => backend.getMany(keys)),
       put: (key, ...rest) => request("put", key, () => backend.put(key, ...rest)),
       putIfVersion: (key, ...rest) => request("putIfVersion", key, () => backend.putIfVersion(key, ...rest)),
       delete: (key) => request("delete", key, () => backend.delete(key)),

@@ -20,10 +20,12 @@ import { expiryDates } from "./contract/expiryDates.ts"
 import { interruption } from "./contract/interruption.ts"
 import { keys } from "./contract/keys.ts"
 import { lostAnswers } from "./contract/lostAnswers.ts"
+import { many } from "./contract/many.ts"
 import { model } from "./contract/model.ts"
 import { order } from "./contract/order.ts"
 import { pages } from "./contract/pages.ts"
 import { races } from "./contract/races.ts"
+import { stores } from "./contract/stores.ts"
 import { versions } from "./contract/versions.ts"
 import type { Draft, Setting } from "./internal/drafts.ts"
 import { twoBuilds } from "./internal/support.ts"
@@ -41,6 +43,8 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   cursors, // 6
   keys, // 7
   data, // 8 and 9
+  many, // 4, 7 and 9
+  stores, // 2 and 4
   interruption, // 10
   model // 1, 2, 4, 5 and 6 together
 ]

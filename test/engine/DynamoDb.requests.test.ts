@@ -4,7 +4,7 @@ import { DateTime, Effect, Layer, Logger, Metric, Schedule, Tracer } from "effec
 import { TestClock } from "effect/testing"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
 import * as Cursor from "../../src/engine/internal/cursor.ts"
-import { maxVersion, StorageBackend } from "../../src/StorageBackend.ts"
+import { maxVersion, StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 
@@ -150,6 +150,50 @@ describe("DynamoDb sends", () => {
       ExpressionAttributeNames: { "#pk": "PK", "#e": "expires_at" },
       ExpressionAttributeValues: now,
       ReturnValuesOnConditionCheckFailure: "NONE"
+    })
+  )
+
+  it.effect("one batch for many records, each key once", () =>
+    Effect.gen(function* () {
+      const other = makeUnsafe({ owner: "bob", id: "b" })
+      const batch = (ConsistentRead: boolean) => ({
+        RequestItems: {
+          records: { Keys: [Key, { PK: { S: "OWNER#bob" }, SK: { S: "TASK#b" } }], ConsistentRead }
+        },
+        ReturnConsumedCapacity: "TOTAL"
+      })
+      yield* sends((backend) => backend.getMany([key, other, key]), "BatchGetItem", batch(true))
+      const options = { consistentRead: false }
+      yield* sends((backend) => backend.getMany([key, other]), "BatchGetItem", batch(false), options)
+    })
+  )
+
+  it.effect("the keys that a batch left unprocessed, alone, and gives the records in the order asked", () =>
+    Effect.gen(function* () {
+      const keys = ["a", "b", "c", "a"].map((id) => makeUnsafe({ owner: "alice", id }))
+      const itemOf = (id: string) => ({ PK: { S: "OWNER#alice" }, SK: { S: `TASK#${id}` } })
+      const stored = (id: string) => ({ ...itemOf(id), version: { N: "1" }, data: { S: id } })
+      const answers = [
+        { Responses: { records: [stored("c")] }, UnprocessedKeys: { records: { Keys: [itemOf("a"), itemOf("b")] } } },
+        { Responses: { records: [stored("a")] } }
+      ]
+      const { requests, result } = yield* requestOf(
+        (backend) => backend.getMany(keys),
+        { retrySchedule: Schedule.recurs(1) },
+        () => answers.shift() ?? {}
+      )
+      const asked = (...ids: ReadonlyArray<string>) => [
+        "BatchGetItem",
+        { RequestItems: { records: { Keys: ids.map(itemOf), ConsistentRead: true } }, ReturnConsumedCapacity: "TOTAL" }
+      ]
+      assert.deepStrictEqual<unknown>(requests, [asked("a", "b", "c"), asked("a", "b")])
+      assert.isTrue(result._tag === "Success")
+      if (result._tag !== "Success") return
+      const found = result.success as ReadonlyArray<VersionedRecord | undefined>
+      assert.deepStrictEqual(
+        found.map((record) => record?.data),
+        ["a", undefined, "c", "a"]
+      )
     })
   )
 
@@ -411,6 +455,7 @@ describe("DynamoDb, to whatever it sends,", () => {
     readonly [name: string, (backend: StorageBackend["Service"]) => Effect.Effect<unknown, unknown>, answer: unknown]
   > = [
     ["GetItem", (backend) => Effect.flip(backend.get(key)), undefined],
+    ["BatchGetItem", (backend) => backend.getMany([key]), [undefined]],
     ["UpdateItem", (backend) => Effect.asVoid(backend.put(key, "data")), undefined],
     ["DeleteItem", (backend) => backend.delete(key), true],
     ["DeleteItem", (backend) => backend.deleteIfVersion(key, 1), undefined],
@@ -448,6 +493,7 @@ describe("DynamoDb, to whatever it sends,", () => {
       const lost = Object.assign(new Error("socket hang up"), { code: "ECONNRESET" })
       for (const [operation, outcome] of [
         [(backend) => backend.get(key), "not-applied"],
+        [(backend) => backend.getMany([key]), "not-applied"],
         [(backend) => backend.listByPrefix(prefix), "not-applied"],
         [(backend) => backend.put(key, "data"), "unknown"],
         [(backend) => backend.delete(key), "unknown"]

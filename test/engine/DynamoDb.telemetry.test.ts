@@ -34,6 +34,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb is observed by", () => {
             yield* backend.putIfVersion(key, "confidential", record)
             yield* Effect.flip(backend.putIfVersion(key, "confidential", record))
             yield* backend.get(key)
+            yield* backend.getMany([key, key])
             yield* backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "confidential" }))
             yield* backend.delete(key)
             const again = yield* backend.put(key, "confidential")
@@ -55,6 +56,7 @@ describe.skipIf(endpoint === undefined)("DynamoDb is observed by", () => {
           ["putIfVersion", false, 1],
           ["putIfVersion", true, 0],
           ["get", false, 1],
+          ["getMany", false, 1],
           ["listByPrefix", false, 1],
           ["delete", false, 1],
           ["put", false, 1],

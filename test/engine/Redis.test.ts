@@ -80,6 +80,8 @@ describe.skipIf(url === undefined)("Redis", () => {
               const put = yield* count("put", backend.put(key, "two"))
               yield* count("putIfVersion", backend.putIfVersion(key, "three", put))
               yield* count("putIfVersion, lost", Effect.flip(backend.putIfVersion(key, "four", created)))
+              const others = Array.from({ length: 99 }, (_, i) => makeUnsafe({ owner: key.owner, id: `${i}` }))
+              yield* count("getMany", backend.getMany([key, ...others]))
               yield* count("page", backend.listByPrefix(makePrefix({ owner: key.owner, idPrefix: "" })))
               yield* count("deleteIfVersion, lost", Effect.flip(backend.deleteIfVersion(key, created)))
               yield* count("deleteIfVersion", backend.deleteIfVersion(key, 3))

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { DatabaseSync } from "node:sqlite"
+import { DatabaseSync, StatementSync } from "node:sqlite"
 import { assert, describe, it, vi } from "@effect/vitest"
 import { Cause, Clock, Config, ConfigProvider, DateTime, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
@@ -136,6 +136,35 @@ describe("Sqlite", () => {
           })
         )
       })
+  )
+})
+
+describe("Sqlite, where many records are read at once,", () => {
+  it.effect("runs one statement, which looks each record up by its key", () =>
+    Effect.gen(function* () {
+      const filename = newFile()
+      const prepare = vi.spyOn(DatabaseSync.prototype, "prepare")
+      const all = vi.spyOn(StatementSync.prototype, "all")
+      yield* on({ filename })(
+        Effect.fnUntraced(function* (backend) {
+          yield* backend.put(key, "data")
+          all.mockClear()
+          const found = yield* backend.getMany([makeUnsafe({ owner: "other", id: "a" }), key])
+          assert.deepStrictEqual(
+            found.map((record) => record?.data),
+            [undefined, "data"]
+          )
+          assert.strictEqual(all.mock.calls.length, 1)
+        })
+      )
+      const sql = prepare.mock.calls.map(([sql]) => sql).filter((sql) => sql.includes("json_each"))
+      prepare.mockRestore()
+      all.mockRestore()
+      assert.strictEqual(sql.length, 1)
+      const plan = withDatabase(filename, (db) => db.prepare(`EXPLAIN QUERY PLAN ${sql[0]}`).all("[]"))
+      const steps = plan.map(({ detail }) => String(detail)).join("; ")
+      assert.match(steps, /^SCAN json_each.*; SEARCH records USING INDEX \S+ \(owner=\? AND id=\?\)/)
+    })
   )
 })
 

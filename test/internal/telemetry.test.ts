@@ -64,6 +64,7 @@ describe("telemetry", () => {
           yield* backend.putIfVersion(key, "two", record)
           yield* Effect.flip(backend.putIfVersion(key, "three", record))
           yield* backend.get(key)
+          yield* backend.getMany([key])
           yield* backend.listByPrefix(prefix)
           yield* Effect.flip(backend.deleteIfVersion(key, record))
           yield* backend.delete(key)
@@ -76,6 +77,7 @@ describe("telemetry", () => {
         ["putIfVersion", false],
         ["putIfVersion", true],
         ["get", false],
+        ["getMany", false],
         ["listByPrefix", false],
         ["deleteIfVersion", true],
         ["delete", false],

@@ -278,7 +278,8 @@ describe("StoragePersistence.layer", () => {
       const entries = many.map((key) => [key, {}, undefined] as const)
       assert.strictEqual(yield* requests(store.setMany(entries as never)), many.fill("put").join(" "))
       assert.strictEqual(mostRunning(), 16)
-      assert.strictEqual(yield* requests(store.getMany(many as never)), many.fill("read").join(" "))
+      const twice = Array.from({ length: 150 }, (_, i) => `${i % 50}`)
+      assert.strictEqual(yield* requests(store.getMany(twice as never)), "readMany readMany")
       assert.strictEqual(yield* requests(store.clear), ["list", ...many.fill("remove")].join(" "))
       assert.strictEqual(mostRunning(), 16)
     }).pipe(Effect.scoped, Effect.provide(Layer.provide(ours("alice"), storage)))
@@ -301,7 +302,7 @@ describe("StoragePersistence.layer", () => {
       const store = yield* makeStore("store")
       for (const [operation, message] of [
         [store.get("a"), "Failed to get key a from backing store: get failed: no table"],
-        [store.getMany(["a"]), "Failed to get key a from backing store: get failed: no table"],
+        [store.getMany(["a"]), "Failed to getMany from backing store: getMany failed: no table"],
         [store.set("a", {}, undefined), "Failed to set key a in backing store: put failed: no table"],
         [store.setMany([["a", {}, undefined]]), "Failed to set key a in backing store: put failed: no table"],
         [store.remove("a"), "Failed to remove key a from backing store: delete failed: no table"],

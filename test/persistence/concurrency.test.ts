@@ -31,7 +31,6 @@ describe("an operation on many entries runs 16 requests at once", () => {
     Layer.fresh(StoragePersistence.layer({ owner: "alice" }))
   )
   for (const [name, operation] of [
-    ["getMany", (store) => store.getMany(keys as never)],
     ["setMany", (store) => store.setMany(keys.map((key) => [key, {}, undefined]) as never)],
     ["clear", (store) => store.clear]
   ] as ReadonlyArray<

@@ -63,6 +63,7 @@ const shifted =
         : { ...stored, expiresAtSeconds: stored.expiresAtSeconds - seconds }
     return {
       read: (key) => Effect.map(read(key), later),
+      readMany: (keys) => Effect.forEach(keys, (key) => Effect.map(read(key), later)),
       put: (key, write, nowSeconds) => put(key, write, nowSeconds + seconds),
       swap: (key, write, expectation, nowSeconds) =>
         Effect.map(swap(key, write, expectation, nowSeconds + seconds), refusedWith(later)),
@@ -84,7 +85,8 @@ const withKeys = (
   put: (key, ...rest) => engine.put(change(key), ...rest),
   swap: (key, ...rest) => engine.swap(change(key), ...rest),
   remove: (key, ...rest) => engine.remove(change(key), ...rest),
-  list: list(engine)
+  list: list(engine),
+  readMany: (keys) => Effect.forEach(keys, (key) => engine.read(change(key)))
 })
 
 const withoutWriteId = (current: StoredRecord): StoredRecord => ({ ...current, writeId: undefined })
@@ -491,6 +493,54 @@ const broken: Record<string, Broken> = {
       })
     ),
     caughtBy: "if answers are lost, the history of a key is linearizable, writes of unknown outcome included"
+  },
+  "many records in the order of their ids": {
+    layer: layerPlantable(undefined, (backend) => ({
+      getMany: (keys) => backend.getMany(keys.toSorted((a, b) => byUtf8(a.id, b.id)))
+    })),
+    caughtBy: "records that are read at once come back as single reads give them, in the order asked"
+  },
+  "many records, without those that the engine left out": {
+    layer: layerPlantable(undefined, (backend) => ({
+      getMany: (keys) => {
+        let length = 0
+        return Effect.map(backend.getMany(keys), (found) =>
+          found.map((record) => {
+            length += record?.data.length ?? 0
+            return length > 16 * 2 ** 20 ? undefined : record
+          })
+        )
+      }
+    })),
+    caughtBy: "records that are larger together than one answer of the engine come back whole"
+  },
+  "many records, expired ones among them": {
+    layer: layerPlantable(({ readMany = () => Effect.succeed([]) }) => ({
+      readMany: (keys) =>
+        Effect.map(readMany(keys), (found) =>
+          found.map((stored) => (typeof stored === "object" ? { ...stored, expiresAtSeconds: undefined } : stored))
+        )
+    })),
+    caughtBy: "a record is not among many from the second of its expiry on"
+  },
+  "many records that are found by the texts of owner and id together": {
+    layer: layerPlantable(undefined, (backend) => ({
+      getMany: (keys) =>
+        Effect.map(backend.getMany(keys), (found) => {
+          const byText = new Map(keys.map(({ id, owner }, i) => [`${owner}${id}`, found[i]]))
+          return keys.map(({ id, owner }) => byText.get(`${owner}${id}`))
+        })
+    })),
+    caughtBy: "records of several owners are read at once, each by its own owner and id"
+  },
+  "many records without a limit": {
+    layer: layerPlantable(undefined, (backend) => ({
+      getMany: (keys) =>
+        Effect.map(Effect.all([backend.getMany(keys.slice(0, 100)), backend.getMany(keys.slice(100))]), (all) =>
+          all.flat()
+        )
+    })),
+    caughtBy: "no key reads nothing, and more than a hundred are a defect"
   },
   "data over the limit that is cut": {
     layer: layerPlantable(undefined, (backend) => ({

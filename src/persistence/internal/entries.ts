@@ -100,13 +100,28 @@ export const makeEntries = Effect.fnUntraced(function* <A>(
   const remove = <E>(found: Stream.Stream<VersionedRecord, E>) =>
     Stream.runDrain(Stream.mapEffect(found, ({ key }) => backend.delete(key), { concurrency, unordered: true }))
 
+  const unexpired = (found: Effect.Success<ReturnType<typeof store.getOption>>, nowMillis: number): A | undefined => {
+    if (Option.isNone(found)) return undefined
+    const { expiresAt, value } = found.value.value
+    return expiresAt !== undefined && expiresAt.epochMilliseconds <= nowMillis ? undefined : value
+  }
+
   return {
     get: Effect.fnUntraced(function* (key: string) {
-      const record = yield* Effect.catchTag(store.get(yield* locate(key)), "RecordNotFound", () => Effect.undefined)
-      if (record === undefined) return undefined
-      const { expiresAt, value } = record.value
+      const found = yield* store.getOption(yield* locate(key))
+      return unexpired(found, yield* Clock.currentTimeMillis)
+    }),
+
+    /** The values of entries that do not decode are undefined. */
+    getMany: Effect.fnUntraced(function* (keys: ReadonlyArray<string>) {
+      const located = yield* Effect.forEach(keys, locate)
+      const found = yield* store.getMany(
+        owner,
+        located.map(({ id }) => id),
+        { onInvalid: "skip" }
+      )
       const now = yield* Clock.currentTimeMillis
-      return expiresAt !== undefined && expiresAt.epochMilliseconds <= now ? undefined : value
+      return found.map((record) => unexpired(record, now))
     }),
 
     set: Effect.fnUntraced(function* (key: string, value: A, expiresAt?: DateTime.Utc) {

@@ -99,6 +99,10 @@ export const keyOf = (layout: Layout, { id, owner }: Pick<StorageKey, "id" | "ow
   [layout.names["#sk"]]: S(`${layout.idPrefix}${id}`)
 })
 
+/** The key of an item as one text, to find the item by. */
+export const addressOf = ({ names }: Layout, item: Item): string =>
+  JSON.stringify([item[names["#pk"]]?.S, item[names["#sk"]]?.S])
+
 export const idOf = ({ idPrefix, names }: Layout, item: Item): string =>
   (item[names["#sk"]]?.S ?? "").slice(idPrefix.length)
 

@@ -1,5 +1,6 @@
 /** The requests of the operations to DynamoDB. Each operation sends one. */
 import {
+  BatchGetItemCommand,
   DeleteItemCommand,
   type DynamoDBClient,
   GetItemCommand,
@@ -8,13 +9,13 @@ import {
   type UpdateItemCommandInput
 } from "@aws-sdk/client-dynamodb"
 import * as Effect from "effect/Effect"
-import type { Engine, Full, Present, Range, Refused, Removed, Write, Written } from "../../../Engine.ts"
+import type { Engine, Full, Present, Range, Refused, Removed, StoredRecord, Write, Written } from "../../../Engine.ts"
 import { byteLength } from "../../../internal/utf8.ts"
 import { maxVersion } from "../../../StorageBackend.ts"
 import type { Backend } from "../../../StorageError.ts"
 import { maxIdBytes, type StorageKey } from "../../../StorageKey.ts"
 import type { AwsError } from "./failure.ts"
-import { type Item, idOf, keyOf, type Layout, N, namesIn, parse, partitionOf, S } from "./layout.ts"
+import { addressOf, type Item, idOf, keyOf, type Layout, N, namesIn, parse, partitionOf, S } from "./layout.ts"
 import { type Send, withoutSdkRetries } from "./send.ts"
 
 /**
@@ -75,6 +76,8 @@ export const makeEngine = (client: DynamoDBClient, layout: Layout, send: Send, c
     read: read(true),
     ...(consistentRead ? {} : { readEventually: read(false) }),
 
+    readMany: makeReadMany(client, layout, send, consistentRead),
+
     put: (key, write) =>
       update(key, write, {
         condition: "attribute_not_exists(#v) OR #v <= :max",
@@ -122,6 +125,30 @@ const makeRead = (client: DynamoDBClient, layout: Layout, send: Send) => (consis
     ),
     ({ Item }) => (Item === undefined ? Effect.undefined : parse(layout, Item))
   )
+
+/** Reads up to 100 records. Those in `UnprocessedKeys` are left unread. */
+const makeReadMany =
+  (client: DynamoDBClient, layout: Layout, send: Send, consistentRead: boolean): NonNullable<Engine["readMany"]> =>
+  (keys) => {
+    const asked = keys.map((key) => keyOf(layout, key))
+    // DynamoDB refuses a request that has the same key twice.
+    const unique = new Map(asked.map((key) => [addressOf(layout, key), key]))
+    const command = new BatchGetItemCommand({
+      RequestItems: { [layout.tableName]: { Keys: [...unique.values()], ConsistentRead: consistentRead } },
+      ReturnConsumedCapacity: "TOTAL"
+    })
+    return Effect.flatMap(
+      send("BatchGetItem", (http) => client.send(withoutSdkRetries(command), http)),
+      Effect.fnUntraced(function* ({ Responses = {}, UnprocessedKeys = {} }) {
+        const found = new Map<string, StoredRecord | "Unread">()
+        for (const item of Responses[layout.tableName] ?? []) {
+          found.set(addressOf(layout, item), yield* parse(layout, item))
+        }
+        for (const key of UnprocessedKeys[layout.tableName]?.Keys ?? []) found.set(addressOf(layout, key), "Unread")
+        return asked.map((key) => found.get(addressOf(layout, key)))
+      })
+    )
+  }
 
 interface Update extends Condition {
   readonly returns: "NONE" | "UPDATED_OLD" | "UPDATED_NEW"

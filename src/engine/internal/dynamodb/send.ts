@@ -70,7 +70,7 @@ export const withoutSdkRetries = <C extends { readonly middlewareStack: Stack }>
 }
 
 /** Requests that change nothing. */
-const reads: ReadonlySet<string> = new Set(["GetItem", "Query", "DescribeTable", "DescribeTimeToLive"])
+const reads: ReadonlySet<string> = new Set(["GetItem", "BatchGetItem", "Query", "DescribeTable", "DescribeTimeToLive"])
 
 interface SendOptions {
   readonly tableName: string
@@ -100,12 +100,15 @@ export const makeSend = ({ requestTimeout = "5 seconds", tableName, usesClock = 
       return fail(request, { reason: "Timeout", outcome: "unknown", description })
     })
 
-  const answered = <A extends object>(output: A & { readonly ConsumedCapacity?: ConsumedCapacity }) => {
-    const capacity = output.ConsumedCapacity
-    const units = capacity?.CapacityUnits
-    if (capacity === undefined || units === undefined) return Effect.succeed<A>(output)
+  const answered = <A extends object>(
+    output: A & { readonly ConsumedCapacity?: ConsumedCapacity | ReadonlyArray<ConsumedCapacity> }
+  ) => {
+    const consumed = output.ConsumedCapacity
+    if (consumed === undefined) return Effect.succeed<A>(output)
     return Effect.withFiber<A>((fiber) => {
-      noteCapacity(fiber, capacity, units)
+      for (const capacity of "length" in consumed ? consumed : [consumed]) {
+        if (capacity.CapacityUnits !== undefined) noteCapacity(fiber, capacity, capacity.CapacityUnits)
+      }
       return Effect.succeed(output)
     })
   }

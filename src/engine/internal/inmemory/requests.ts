@@ -61,6 +61,8 @@ export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: 
   const engine: LocalEngine = {
     read: (key) => Effect.succeed(store.find(key)),
 
+    readMany: (keys) => Effect.succeed(keys.map(store.find)),
+
     put: (key, write, now) => Effect.succeed(put(key, write, store.find(key), now)),
 
     swap: (key, write, expectation, now) => {

@@ -6,6 +6,7 @@ import {
   isExpired,
   type Refused,
   type Removed,
+  type StoredRecord,
   type Write,
   type Written
 } from "../../../Engine.ts"
@@ -13,7 +14,15 @@ import type { Backend } from "../../../StorageError.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
 import { cleanupBatch, clockSlackSeconds } from "../limits.ts"
 import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
-import { cleanupScript, forgetScript, listScript, removeScript, type Script, writeScript } from "./scripts.ts"
+import {
+  cleanupScript,
+  forgetScript,
+  listScript,
+  readManyScript,
+  removeScript,
+  type Script,
+  writeScript
+} from "./scripts.ts"
 import { asRead, type Commands } from "./send.ts"
 
 /** An expectation as arguments of a script: its kind, the version, and the write id or the data that must match. */
@@ -66,14 +75,7 @@ export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
   const read = ({ id, owner }: Address) =>
     Effect.flatMap(
       asReads(commands.send<ReadonlyArray<string | null>>("HMGET", keysOf(keyPrefix, owner).record + id, ...fields)),
-      (values) => {
-        if (values.every((value) => value === null)) return Effect.undefined
-        return parse(
-          owner,
-          id,
-          values.map((value) => value ?? "")
-        )
-      }
+      (values) => parseIfAny(owner, id, values)
     )
 
   /**
@@ -87,8 +89,21 @@ export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
     return stored === undefined || isExpired(stored, nowSeconds) ? undefined : stored
   })
 
+  /** Reads the records of one owner, which are in one slot, by one script. */
+  const readOwned = ([owner, asked]: OwnedKeys): Effect.Effect<ReadonlyArray<Positioned>, Backend> => {
+    const { record } = keysOf(keyPrefix, owner)
+    const names = asked.map(({ id }) => record + id)
+    return Effect.flatMap(asReads(commands.run(readManyScript, names, [])), (hashes) =>
+      Effect.forEach(asked, ({ id, position }, i) =>
+        Effect.map(parseIfAny(owner, id, hashes[i] ?? []), (stored) => ({ position, stored }))
+      )
+    )
+  }
+
   return {
     read,
+
+    readMany: (keys) => Effect.map(Effect.forEach(byOwner(keys), readOwned, { concurrency: "unbounded" }), inOrder),
 
     put: (key, newWrite, nowSeconds) => write(key, newWrite, ["anything", 0, ""], nowSeconds),
 
@@ -118,6 +133,36 @@ export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
 
     cleanup: makeCleanup(commands, keyPrefix)
   }
+}
+
+/** The keys of one owner, each with its position among all that are asked for. */
+type OwnedKeys = readonly [owner: string, asked: ReadonlyArray<{ readonly id: string; readonly position: number }>]
+
+interface Positioned {
+  readonly position: number
+  readonly stored: StoredRecord | undefined
+}
+
+const byOwner = (keys: ReadonlyArray<StorageKey>): Iterable<OwnedKeys> =>
+  Map.groupBy(
+    keys.map(({ id, owner }, position) => ({ id, owner, position })),
+    ({ owner }) => owner
+  )
+
+const inOrder = (owned: ReadonlyArray<ReadonlyArray<Positioned>>): ReadonlyArray<StoredRecord | undefined> =>
+  owned
+    .flat()
+    .toSorted((a, b) => a.position - b.position)
+    .map(({ stored }) => stored)
+
+/** Reads the record in the fields of a hash, if the hash is there. */
+const parseIfAny = (owner: string, id: string, values: ReadonlyArray<string | null>) => {
+  if (values.every((value) => value === null)) return Effect.undefined
+  return parse(
+    owner,
+    id,
+    values.map((value) => value ?? "")
+  )
 }
 
 const refusedBy = (key: StorageKey, reply: ReadonlyArray<string>): Effect.Effect<Refused, Backend> =>

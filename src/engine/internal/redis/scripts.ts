@@ -118,6 +118,15 @@ export const listScript = script<ReadonlyArray<string>>(`
   return found
 `)
 
+/** Returns the fields of each hash. */
+export const readManyScript = script<ReadonlyArray<ReadonlyArray<string | null>>>(`
+  local found = {}
+  for i, key in ipairs(KEYS) do
+    found[i] = redis.call('HMGET', key, ${hashFields})
+  end
+  return found
+`)
+
 /** Removes an id from the index if its hash is gone. */
 export const forgetScript = script<number>(`
   local key, index, expiry = KEYS[1], KEYS[2], KEYS[3]

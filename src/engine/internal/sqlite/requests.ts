@@ -20,6 +20,10 @@ const whereKey = "owner = ? AND id = ?"
 const isLive = "(expires_at IS NULL OR expires_at > ?)"
 const inRange = "owner = ? AND id >= ? AND id < CAST(? AS TEXT)"
 
+// The keys come as a JSON array of pairs. The cross join makes SQLite go through them, and not through the records.
+const askedKeys = "SELECT key AS position, value ->> 0 AS asked_owner, value ->> 1 AS asked_id FROM json_each(?)"
+const isAsked = "owner = asked_owner AND id = asked_id"
+
 const upsert = `INSERT INTO records (version, data, write_id, expires_at, owner, id) VALUES (?, ?, ?, ?, ?, ?)
   ON CONFLICT DO UPDATE SET version = version + excluded.version, data = excluded.data,
     write_id = excluded.write_id, expires_at = excluded.expires_at
@@ -42,6 +46,7 @@ const prepare = (db: DatabaseSync) => {
     db.prepare(`SELECT ${columnsWithBytes} FROM records WHERE ${inRange} ORDER BY id ${direction} LIMIT ?`)
   return {
     read: db.prepare(`SELECT ${columnsOf(db)} FROM records WHERE ${whereKey}`),
+    readMany: db.prepare(`SELECT position, ${columnsOf(db)} FROM (${askedKeys}) CROSS JOIN records ON ${isAsked}`),
     put: db.prepare(`${upsert} RETURNING version`),
     create: db.prepare(`${upsert} AND NOT ${isLive} RETURNING version`),
     update: { Version: update(isExpected.Version), Write: update(isExpected.Write), Data: update(isExpected.Data) },
@@ -94,6 +99,16 @@ export const makeEngine = (db: DatabaseSync, { retrySchedule, run, toBackend }: 
 
   return {
     read: (key) => run.read(() => select(key)),
+
+    readMany: (keys) =>
+      run.read(() => {
+        const stored: Array<StoredRecord | undefined> = keys.map(() => undefined)
+        const asked = JSON.stringify(keys.map(({ id, owner }) => [owner, id]))
+        for (const row of statements.readMany.all(asked) as unknown as ReadonlyArray<Row & { position: number }>) {
+          stored[row.position] = toStored(row)
+        }
+        return stored
+      }),
 
     put: (key, write) =>
       submit(request(key, write.data.length, () => writtenBy(statements.put, parametersOfWrite(key, write)))),

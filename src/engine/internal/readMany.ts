@@ -1,0 +1,48 @@
+/** Reads many records: in one request if the engine can, and those that it left out again. */
+import * as Effect from "effect/Effect"
+import { type Backend, makeBackend } from "../../StorageError.ts"
+import type { StorageKey } from "../../StorageKey.ts"
+import type { Attempts } from "./attempts.ts"
+
+/** How many records are read at the same time if the engine reads them one by one. */
+const concurrency = 16
+
+/** The functions of an engine that read. */
+interface Reads<A> {
+  readonly read: (key: StorageKey) => Effect.Effect<A | undefined, Backend>
+  readonly readMany?: (
+    keys: ReadonlyArray<StorageKey>
+  ) => Effect.Effect<ReadonlyArray<A | undefined | "Unread">, Backend>
+}
+
+export const makeReadMany = <A extends object>(
+  { read: readOne, readMany }: Reads<A>,
+  { read }: Attempts
+): ((keys: ReadonlyArray<StorageKey>) => Effect.Effect<ReadonlyArray<A | undefined>, Backend>) => {
+  if (readMany === undefined) {
+    return (keys) => Effect.forEach(keys, (key) => read("getMany", readOne(key), () => readOne(key)), { concurrency })
+  }
+  return (keys) => {
+    const found: Array<A | undefined> = new Array(keys.length).fill(undefined)
+    let unread = keys.map((key, position) => ({ key, position }))
+
+    /** Keeps what was read. If records were left out, the attempt fails, and the next one asks for those alone. */
+    const keep = (answer: ReturnType<typeof readMany>) =>
+      Effect.flatMap(answer, (records) => {
+        unread = unread.filter(({ position }, i) => {
+          const record = records[i]
+          if (record === "Unread") return true
+          found[position] = record
+          return false
+        })
+        return unread.length === 0 ? Effect.succeed(found) : leftOut(unread.length, keys.length)
+      })
+
+    return read("getMany", keep(readMany(keys)), () => keep(readMany(unread.map(({ key }) => key))))
+  }
+}
+
+const leftOut = (count: number, asked: number) => {
+  const description = `The engine has left out ${count} of ${asked} records`
+  return Effect.fail(makeBackend({ reason: "Throttled", outcome: "not-applied", description }))
+}
