@@ -3,7 +3,7 @@
  * updates with a new one, then the first one comes back. `docs/schemas.md` has the recipes.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Schema, SchemaTransformation, Stream } from "effect"
+import { DateTime, Effect, Option, Schema, SchemaTransformation, Stream } from "effect"
 import * as InMemory from "../src/engine/InMemory.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
 import { makeUnsafe } from "../src/StorageKey.ts"
@@ -160,7 +160,12 @@ describe("a second version of a Schema", () => {
       const { v1, v2 } = yield* makeStores
       const created = yield* v2.create(keyOf("1"), ada)
       yield* v1.create(keyOf("2"), { name: "Alan Turing" })
-      for (const failing of [v1.get(keyOf("1")), v1.update(keyOf("1"), (person) => person), v1.list(alice)]) {
+      for (const failing of [
+        v1.get(keyOf("1")),
+        v1.update(keyOf("1"), (person) => person),
+        v1.list(alice),
+        v1.getMany("alice", ["1"])
+      ]) {
         assert.strictEqual((yield* Effect.flip<unknown, { _tag: string }, never>(failing))._tag, "SchemaError")
       }
       assert.strictEqual((yield* v2.get(keyOf("1"))).etag, created.etag)
@@ -169,6 +174,8 @@ describe("a second version of a Schema", () => {
       assert.deepStrictEqual(yield* valuesOf(v1, note), [{ name: "Alan Turing" }])
       assert.deepStrictEqual(unread, ["person/1", "person/1"])
       assert.deepStrictEqual(yield* valuesOf(v1, "skip"), [{ name: "Alan Turing" }])
+      const found = yield* v1.getMany("alice", ["1", "2"], { onInvalid: "skip" })
+      assert.deepStrictEqual(found.map(Option.isSome), [false, true])
       yield* v1.touch(keyOf("1"), "1 hour")
       assert.strictEqual(yield* v1.remove(keyOf("1")), true)
     }).pipe(onMemory)
