@@ -73,7 +73,18 @@ const publicNames = (file: string) => {
   })
 }
 
-const allPublicNames = sources.flatMap(publicNames).filter(({ isInternal }) => !isInternal)
+/** The names that a public module exports from a file that is no public module itself. */
+const reexportedNames = (file: string) =>
+  Array.from(textOf(file).matchAll(/^export (?:type )?\{([^}]*)\} from "(.+)"$/gm), ([, names = "", path = ""]) => ({
+    names: names.match(/\w+(?=,|\s*$)/g) ?? [],
+    source: join(dirname(file), path)
+  })).flatMap(({ names, source }) =>
+    publicNames(source).filter(({ name }) => names.some((exported) => name.endsWith(`: ${exported}`)))
+  )
+
+const allPublicNames = sources
+  .flatMap((file) => [...publicNames(file), ...reexportedNames(file)])
+  .filter(({ isInternal }) => !isInternal)
 
 describe("documentation", () => {
   it("has a comment for every public name, and an example for every value", () => {
@@ -141,7 +152,7 @@ describe("documentation", () => {
   it("has examples that compile and hold", async () => {
     rmSync(folder, { recursive: true, force: true })
     mkdirSync(folder)
-    const files = [...pages, ...sources].flatMap((file) =>
+    const files = [...pages, ...globSync("src/**/*.ts", { cwd: root })].flatMap((file) =>
       blocks(file).map((block, index) => {
         const name = `${file.replace(/\W/g, "_")}_${index}.ts`
         writeFileSync(join(folder, name), block)

@@ -1,5 +1,11 @@
 /** The operations on a store in memory. Each operation does its work at once, and returns a finished Effect. */
 import * as Effect from "effect/Effect"
+import { checkLimit } from "../../../internal/options.ts"
+import { byteLength } from "../../../internal/utf8.ts"
+import { maxVersion } from "../../../StorageBackend.ts"
+import type { StorageKey } from "../../../StorageKey.ts"
+import type { Instant } from "../instant.ts"
+import { cleanupBatch } from "../limits.ts"
 import {
   type Full,
   isAsExpectedAt,
@@ -8,13 +14,7 @@ import {
   type Refused,
   type StoredRecord,
   type Write
-} from "../../../Engine.ts"
-import { checkLimit } from "../../../internal/options.ts"
-import { byteLength } from "../../../internal/utf8.ts"
-import { maxVersion } from "../../../StorageBackend.ts"
-import type { StorageKey } from "../../../StorageKey.ts"
-import type { Instant } from "../instant.ts"
-import { cleanupBatch } from "../limits.ts"
+} from "../model.ts"
 import { type Entry, makeStore } from "./layout.ts"
 
 export interface Bounds {
