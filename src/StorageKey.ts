@@ -37,6 +37,7 @@ const problems = {
   TooLong: "is too long",
   LoneSurrogate: "has a lone surrogate, which is not a character and has no UTF-8",
   NullCharacter: "has a null character (U+0000)",
+  Reserved: "starts with !, and such ids are reserved",
   NoSeparator: "has no colon between the owner and the id",
   BadEscape: "has a percent sign in its owner that is not part of %25 or %3A"
 }

@@ -75,6 +75,7 @@ describe("error channels", () => {
     type Transition = Change | TaskError.InvalidTransition
     expectTypeOf<ErrorOf<Tasks["create"]>>().toEqualTypeOf<
       | Access
+      | TaskError.TaskAlreadyExists
       | TaskError.TooManyTasks
       | TaskError.TtlTooLong
       | TaskError.InvalidVariables

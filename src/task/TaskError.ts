@@ -158,6 +158,39 @@ export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versi
 }
 
 /**
+ * The owner has a record with the id of a new task, so no task was created. The record may be a task that has expired
+ * and can still be read, or a record of another store.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const tasks = yield* TaskStore.TaskStore
+ *   const create = tasks.create({ ownerId: "alice", id: "import-42", requestMethod: "tools/call" })
+ *   yield* create
+ *   return yield* create.pipe(
+ *     Effect.catchTag("TaskAlreadyExists", ({ taskId }) => tasks.get({ ownerId: "alice", taskId }))
+ *   )
+ * })
+ * const record = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
+ * assert.strictEqual(record.task.taskId, "import-42")
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TaskAlreadyExists extends Schema.TaggedError<TaskAlreadyExists>(
+  "effect-versioned-store/TaskAlreadyExists"
+)("TaskAlreadyExists", { taskId: Schema.String }) {
+  override get message(): string {
+    return `There is a record with the id ${this.taskId} already: get that task, or choose another id`
+  }
+}
+
+/**
  * The time to live of a new task is longer than the maximum (`maxTtl`), so no task was created. `ttl` and `limit` are
  * milliseconds.
  *
