@@ -6,7 +6,7 @@
  * completions race, one wins and the other fails with `InvalidTransition`.
  */
 import * as Clock from "effect/Clock"
-import * as Config from "effect/Config"
+import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
@@ -18,6 +18,7 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { readOptions } from "../internal/config.ts"
 import { checkBoolean, checkLimit } from "../internal/options.ts"
 import { lastMillisecond, toMillis } from "../internal/time.ts"
 import { StorageBackend, type VersionedRecord } from "../StorageBackend.ts"
@@ -515,7 +516,7 @@ export const layerWith = (options: Options): Layer.Layer<TaskStore, never, Stora
 export const layerConfig = (
   options: Config.Wrap<Options>
 ): Layer.Layer<TaskStore, Config.ConfigError, StorageBackend> =>
-  Layer.effect(TaskStore, Effect.flatMap(Config.unwrap(options), make))
+  Layer.effect(TaskStore, Effect.flatMap(readOptions(options), make))
 
 // -----------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis fails with an error that says 
       const commands = Array.from(listed.matchAll(/`([A-Z]+)`/g), ([, name = ""]) => `+${name.toLowerCase()}`)
       assert.isAbove(commands.length, 10)
       yield* ask(url, "ACL", "SETUSER", "app", "on", ">pass-word", "~shop:*", ...commands)
-      const backend = yield* build(as(url, "app", "pass-word"), { keyPrefix: "shop" })
+      const backend = yield* build(as(url, "app", "pass-word"), { keyPrefix: "shop", verify: true })
       const expiresAt = DateTime.add(yield* DateTime.now, { hours: 1 })
       const record = yield* backend.put(key, "hush", { expiresAt })
       assert.isAbove(Number(yield* ask(url, "TTL", "shop:{alice}:record:a")), 3600)
