@@ -1,7 +1,11 @@
 /** The types of the public names. The compiler checks them (`npm run check`), and vitest never runs this file. */
 import { describe, expectTypeOf, it } from "@effect/vitest"
-import type { Effect, Layer, Option, Schema, Stream } from "effect"
+import type { Config, Effect, Layer, Option, Schema, Stream } from "effect"
+import type * as DynamoDb from "../src/engine/DynamoDb.ts"
 import type * as InMemory from "../src/engine/InMemory.ts"
+import type * as Redis from "../src/engine/Redis.ts"
+import type * as Sqlite from "../src/engine/Sqlite.ts"
+import type * as RedisClient from "../src/redis/RedisClient.ts"
 import type * as StorageBackend from "../src/StorageBackend.ts"
 import type {
   AlreadyExists,
@@ -95,6 +99,7 @@ describe("error channels", () => {
     type Transition = Change | TaskError.InvalidTransition
     expectTypeOf<ErrorOf<Tasks["create"]>>().toEqualTypeOf<
       | Access
+      | TaskError.TaskAlreadyExists
       | TaskError.TooManyTasks
       | TaskError.TtlTooLong
       | TaskError.InvalidVariables
@@ -150,6 +155,22 @@ describe("services", () => {
     expectTypeOf<ReturnType<typeof StorageBackend.layerCleanup>>().toEqualTypeOf<
       Layer.Layer<never, never, StorageBackend.StorageBackend>
     >()
+  })
+
+  it("come from Layers that are alike: from options, and from the same options as configuration", () => {
+    type Configured<F extends (options: never) => unknown> = (
+      options: Config.Wrap<NonNullable<Parameters<F>[0]>>
+    ) => unknown
+    expectTypeOf<typeof Sqlite.layerConfig>().toExtend<Configured<typeof Sqlite.layer>>()
+    expectTypeOf<typeof DynamoDb.layerConfig>().toExtend<Configured<typeof DynamoDb.layer>>()
+    expectTypeOf<typeof DynamoDb.layerClientConfig>().toExtend<Configured<typeof DynamoDb.layerClient>>()
+    expectTypeOf<typeof Redis.layerConfig>().toExtend<Configured<typeof Redis.layer>>()
+    expectTypeOf<typeof RedisClient.layerConfig>().toExtend<Configured<typeof RedisClient.layer>>()
+    expectTypeOf<typeof RedisClient.layerClusterConfig>().toExtend<Configured<typeof RedisClient.layerCluster>>()
+    expectTypeOf<typeof InMemory.layerConfig>().toExtend<Configured<typeof InMemory.layerWith>>()
+    expectTypeOf<typeof TaskStore.layerConfig>().toExtend<Configured<typeof TaskStore.layerWith>>()
+    type Engines = typeof Sqlite.layer | typeof DynamoDb.layer | typeof Redis.layer
+    expectTypeOf<Layer.Error<ReturnType<Engines>>>().toEqualTypeOf<Backend>()
   })
 
   it("are typed by the Schema", () => {
