@@ -324,7 +324,7 @@ const makeOpen =
           key,
           seen,
           decode: ({ data }: NonNullable<Written>) => inside.decodeValue({ key, data }),
-          /** Returns false, and writes nothing, if another fiber of the transaction has changed the record meanwhile. */
+          /** Writes nothing and returns false if another fiber of the transaction has changed the record meanwhile. */
           write: (value: A, expiresAt: NonNullable<Written>["expiresAt"]) =>
             Effect.flatMap(inside.encode(key, value), (data) => {
               if (state.isOver) return dieOver(state)

@@ -253,7 +253,7 @@ const isReadOnly = (steps: ReadonlyArray<Step>): boolean => steps.every(({ _tag 
 const isGone = (current: StoredRecord | undefined, now: Instant): boolean =>
   current === undefined || isExpiredAt(current, now)
 
-/** Whether a step creates a record where no live one is, and was refused since it expected another expired one or none. */
+/** Whether a step creates a record where no live one is, and was refused by another expired one than it expected. */
 const isCreateOverExpired = (step: Step | undefined, current: StoredRecord | undefined, now: Instant): boolean =>
   step?._tag === "Write" &&
   (step.expectation._tag === "Absent" || step.expectation._tag === "Expired") &&

@@ -89,7 +89,7 @@ const toNotCommitted = (error: AwsError): NotCommitted | undefined => {
   return isItemTooLarge(error) ? { tooLarge: undefined } : undefined
 }
 
-/** If DynamoDB does not say which item would be too large, it is that with the most data, if all have equal attributes. */
+/** If DynamoDB does not say which item would be too large, the one with the most data is the likeliest. */
 const fullOf = ({ steps }: Commit, tooLarge: number | undefined): CommitFull => {
   const sizes = steps.map((step) => (step._tag === "Write" ? byteLength(step.data) : 0))
   const index = tooLarge ?? sizes.indexOf(Math.max(...sizes))

@@ -97,7 +97,7 @@ export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: 
         }
         return { _tag: "Committed" }
       }
-      // A full store first drops expired records. One of them may be what a step expects, so the steps are checked again.
+      // A full store first drops expired records. A step may expect one of them, so the steps are checked again.
       if (store.dropExpired(now.seconds, cleanupBatch) === 0) return full
     }
   }

@@ -117,7 +117,10 @@ export const commitScript = script<ReadonlyArray<string>>(`
       holds = live
     end
     if not holds then
-      local found = {tostring(i - 1), stored and 'stored' or '', version or '', data or '', stored_write_id or '', expires_at or ''}
+      local is_stored = stored and 'stored' or ''
+      local found = {version or '', data or '', stored_write_id or '', expires_at or ''}
+      refused[#refused + 1] = tostring(i - 1)
+      refused[#refused + 1] = is_stored
       for _, value in ipairs(found) do refused[#refused + 1] = value end
     end
   end
@@ -135,15 +138,16 @@ export const commitScript = script<ReadonlyArray<string>>(`
   local server_now = tonumber(redis.call('TIME')[1])
   for i = 1, #KEYS - 3 do
     local at, key = 2 + (i - 1) * ${argsPerStep}, KEYS[3 + i]
-    local id, kind, new_version, new_data, new_expires_at = ARGV[at + 1], ARGV[at + 2], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
+    local id, kind = ARGV[at + 1], ARGV[at + 2]
+    local next, data, expires_at = ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
     if kind == 'write' then
       redis.call('ZADD', index, 0, id)
-      if new_expires_at == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, new_expires_at, id) end
+      if expires_at == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, expires_at, id) end
       redis.call('PERSIST', key)
-      redis.call('HSET', key, 'version', new_version, 'data', new_data, 'write_id', write_id, 'expires_at', new_expires_at)
-      if new_expires_at ~= '' then
-        local live_for = math.max(1, tonumber(new_expires_at) - now + ${clockSlackSeconds})
-        local drop_at = math.max(server_now + live_for, tonumber(new_expires_at) + ${clockSlackSeconds})
+      redis.call('HSET', key, 'version', next, 'data', data, 'write_id', write_id, 'expires_at', expires_at)
+      if expires_at ~= '' then
+        local live_for = math.max(1, tonumber(expires_at) - now + ${clockSlackSeconds})
+        local drop_at = math.max(server_now + live_for, tonumber(expires_at) + ${clockSlackSeconds})
         redis.pcall('EXPIREAT', key, string.format('%.0f', drop_at))
       end
     elseif kind == 'remove' then
