@@ -203,7 +203,7 @@ const report = Effect.fnUntraced(function* (bank: Bank, owner: string, tally: Ta
     `${number(countOf(tally, "made"))} transfers were made, after ${number(conflictsOf(tally))} conflicts.`,
     `${countOf(tally, "refused")} were refused for lack of money.`,
     `${unknown.length} ended unknown to their clerk, but receipts show that ${madeUnknown} of them were made.`,
-    `${untold} were made by the clerk that was killed before it could tell.`,
+    `The clerk that was killed had made ${untold} more before it could tell.`,
     `The sum was ${sums} in all ${number(tally.looks)} looks while the clerks worked, and is ${number(sum)} now.`
   ]
   yield* Console.log(`\n${lines.map((line) => `  ${line}`).join("\n")}`)
