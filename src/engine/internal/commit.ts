@@ -61,9 +61,7 @@ export const makeCommit = (
       const [key] = decoded.map(({ key }) => key)
       if (step === undefined || key === undefined) return Effect.succeed([])
       const now = makeInstant(fiber)
-      return steps.length === 1
-        ? alone(key, step, now)
-        : land(decoded, { writeId: nextWriteId(), now, elapsedNanos: stopwatch(fiber) }, 0)
+      return steps.length === 1 ? alone(key, step, now) : land(decoded, { writeId: nextWriteId(), now, fiber }, 0)
     })
 }
 
@@ -170,18 +168,20 @@ const makeAlone =
 /** For how long a commit is sent again because its engine remembers it. DynamoDB and Redis do so for ten minutes. */
 const rememberedNanos = 9n * 60_000_000_000n
 
-/** How many nanoseconds have passed since this was called. */
-const stopwatch = (fiber: Fiber.Fiber<unknown, unknown>): (() => bigint) => {
+/** Says whether an engine that remembers commits still remembers one that is sent now. */
+const rememberFrom = (fiber: Fiber.Fiber<unknown, unknown>): (() => boolean) => {
   const clock = fiber.getRef(Clock.Clock)
   const start = clock.monotonicTimeNanosUnsafe()
-  return () => clock.monotonicTimeNanosUnsafe() - start
+  return () => clock.monotonicTimeNanosUnsafe() - start < rememberedNanos
 }
+
+const neverRemembered = () => false
 
 /** What stays the same if a commit is sent with other expectations. */
 interface Call {
   readonly writeId: string
   readonly now: Instant
-  readonly elapsedNanos: () => bigint
+  readonly fiber: Fiber.Fiber<unknown, unknown>
 }
 
 /** How often a commit is sent with other expectations, since records that it creates over have just expired or gone. */
@@ -210,11 +210,11 @@ const makeLand = (
   }
 
   return function land(steps: ReadonlyArray<Step>, call: Call, round: number): CommitEffect {
-    const { elapsedNanos, now, writeId } = call
+    const { fiber, now, writeId } = call
     if (send === undefined) return unsupported
     // A commit with other expectations is another commit, so it has another token.
     const commit: Commit = { steps, writeId, token: round === 0 ? writeId : `${writeId}~${round}` }
-    const isRemembered = () => remembersCommits && elapsedNanos() < rememberedNanos
+    const isRemembered = remembersCommits ? rememberFrom(fiber) : neverRemembered
     const settle = (answer: Answer, ambiguity: StorageError.Backend | undefined): CommitEffect => {
       const resent = ambiguity === undefined && round < maxRounds ? withFoundExpired(commit, answer, now) : undefined
       return resent === undefined
