@@ -170,7 +170,7 @@ const startClerk = Effect.fnUntraced(function* (
 
 /** Reads the sum again and again, and shows it with what the clerks have told. */
 const watch = (bank: Bank, owner: string, tally: Tally) => {
-  let shown = -1
+  let shown = -20
   const look = Effect.gen(function* () {
     const sum = yield* sumOf(bank, owner)
     tally.looks++
