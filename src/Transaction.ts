@@ -8,6 +8,7 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import type { Step, StorageBackend } from "./StorageBackend.ts"
@@ -16,7 +17,17 @@ import type * as StorageKey from "./StorageKey.ts"
 import { isConflict } from "./update/attempt.ts"
 import { deadlineFrom } from "./update/lanes.ts"
 import { bySchedule, type Retry, untilDeadline } from "./update/retry.ts"
-import { Current, type Reads, type State, seenIn, type Written, within } from "./update/transacting.ts"
+import {
+  Current,
+  innermost,
+  isStale,
+  makeState,
+  type Reads,
+  type State,
+  seenIn,
+  type Written,
+  within
+} from "./update/transacting.ts"
 import {
   type ExpiryOptions,
   insideOf,
@@ -128,9 +139,9 @@ export type RunError =
  * transaction with several records costs twice the write units of its records, also of those that were only read, or
  * twice the read units if it has written nothing.
  *
- * A `run` within a `run` of the same owner joins it. If the inner one fails, what it has written is taken back. A `run`
- * of another owner within is a defect, and so is a write by the store itself of a record that the transaction has read
- * or written.
+ * A `run` within a `run` of the same owner joins it. If the inner one fails, what it has written is taken back. If
+ * another fiber of the outer one changes what the inner one has seen, the inner function runs again. A `run` of another
+ * owner within is a defect, and so is a write by the store itself of a record that the transaction has read or written.
  *
  * @example
  * ```ts
@@ -175,7 +186,10 @@ export const run = <A, E, R>(
 
 // -----------------------------------------------------------------------------
 
-/** Runs a function within a transaction that runs already. What it writes counts once it has succeeded. */
+/**
+ * Runs a function within a transaction that runs already. What it writes counts once it has succeeded. If other fibers
+ * of the outer transaction have changed meanwhile what it saw, the function runs again.
+ */
 const join = <A, E, R>(
   outer: State,
   owner: string,
@@ -187,18 +201,18 @@ const join = <A, E, R>(
       new Error(`A transaction on records of ${owner} can't run within one on records of ${reads.owner}`)
     )
   }
-  const state: State = { reads, outer, writes: new Map(), isOver: false }
-  return Effect.tap(
-    within(
-      state,
-      Effect.suspend(() => f(makeHandle(state)))
-    ),
-    () => {
-      if (outer.isOver) return dieOver(outer)
-      for (const [id, written] of state.writes) outer.writes.set(id, written)
-      return Effect.void
-    }
+  const state = makeState(reads, outer)
+  const run = within(
+    state,
+    Effect.suspend(() => f(makeHandle(state)))
   )
+  return Effect.flatMap(Effect.exit(run), (exit) => {
+    if (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) return exit
+    if (outer.isOver) return dieOver(outer)
+    if (isStale(state)) return join(outer, owner, f)
+    if (Exit.isSuccess(exit)) for (const [id, written] of state.writes) outer.writes.set(id, written)
+    return exit
+  })
 }
 
 const dieOver = ({ reads: { owner } }: State) => Effect.die(new Error(`The transaction on records of ${owner} is over`))
@@ -228,7 +242,7 @@ const retrying = Effect.fnUntraced(function* <A, E, R>(
 const runOnce = <A, E, R>(owner: string, f: (tx: Transaction) => Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
     const reads: Reads = { owner, backend: undefined, records: new Map() }
-    const state: State = { reads, outer: undefined, writes: new Map(), isOver: false }
+    const state = makeState(reads)
 
     type Outcome = Effect.Effect<A, E | RunError>
     const land = (outcome: Outcome): Effect.Effect<Outcome | Conflict, RunError> =>
@@ -309,9 +323,10 @@ const see = (state: State, backend: StorageBackend["Service"], key: StorageKey.S
 
 /** Makes the function that finds the record of an id as the transaction sees it, and what it needs of the store. */
 const makeOpen =
-  (state: State) =>
+  (own: State) =>
   <A, RD, RE>(store: VersionedStore<A, RD, RE>, id: string) =>
-    Effect.suspend(() => {
+    Effect.withFiber((fiber) => {
+      const state = innermost(fiber, own)
       if (state.isOver) return dieOver(state)
       const { reads } = state
       const inside = insideOf(store)
@@ -323,6 +338,7 @@ const makeOpen =
         Effect.map(see(state, inside.backend, key), (seen) => ({
           key,
           seen,
+          state,
           decode: ({ data }: NonNullable<Written>) => inside.decodeValue({ key, data }),
           /** Writes nothing and returns false if another fiber of the transaction has changed the record meanwhile. */
           write: (value: A, expiresAt: NonNullable<Written>["expiresAt"]) =>
@@ -336,8 +352,8 @@ const makeOpen =
       )
     })
 
-const makeHandle = (state: State): Transaction => {
-  const open = makeOpen(state)
+const makeHandle = (own: State): Transaction => {
+  const open = makeOpen(own)
 
   const getOption: Transaction["getOption"] = Effect.fnUntraced(function* (store, id) {
     const { decode, seen } = yield* open(store, id)
@@ -345,7 +361,7 @@ const makeHandle = (state: State): Transaction => {
   })
 
   return {
-    owner: state.reads.owner,
+    owner: own.reads.owner,
     getOption,
 
     get: Effect.fnUntraced(function* (store, id) {
@@ -378,7 +394,7 @@ const makeHandle = (state: State): Transaction => {
     }),
 
     remove: Effect.fnUntraced(function* (store, id) {
-      const { key, seen } = yield* open(store, id)
+      const { key, seen, state } = yield* open(store, id)
       if (state.isOver) return yield* dieOver(state)
       state.writes.set(key.id, undefined)
       return seen !== undefined

@@ -263,6 +263,56 @@ describe("a transaction within another", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("runs again if another one within has changed what it saw", () =>
+    Effect.gen(function* () {
+      const { counters, taken } = yield* counted()
+      let runs = 0
+      const add = Transaction.run(
+        owner,
+        Effect.fnUntraced(function* (inner) {
+          runs++
+          const n = yield* inner.get(counters, "a")
+          yield* Effect.yieldNow
+          yield* inner.set(counters, "a", n + 1)
+        })
+      )
+      yield* Transaction.run(owner, () =>
+        Transaction.run(owner, () => Effect.all([add, add, add], { concurrency: "unbounded" }))
+      )
+      assert.strictEqual((yield* counters.get({ owner, id: "a" })).value, 4)
+      assert.isAbove(runs, 3)
+      assert.strictEqual(taken().filter((name) => name === "commit").length, 1)
+    }).pipe(onMemory)
+  )
+
+  it.effect("takes back what it wrote by the outer one's tx as well", () =>
+    Effect.gen(function* () {
+      const { counters } = yield* counted()
+      yield* Transaction.run(
+        owner,
+        Effect.fnUntraced(function* (tx) {
+          yield* tx.update(counters, "b", (n) => n + 1)
+          const inner = Transaction.run(
+            owner,
+            Effect.fnUntraced(function* (inner) {
+              yield* inner.update(counters, "a", (n) => n + 1)
+              yield* tx.update(counters, "a", (n) => n + 1)
+              assert.strictEqual(yield* inner.get(counters, "a"), 3)
+              return yield* Effect.fail("inner")
+            })
+          )
+          assert.strictEqual(yield* Effect.flip(inner), "inner")
+          assert.strictEqual(yield* tx.get(counters, "a"), 1)
+        })
+      )
+      const found = yield* counters.getMany(owner, ["a", "b"])
+      assert.deepStrictEqual(
+        found.map((record) => Option.getOrThrow(record).value),
+        [1, 2]
+      )
+    }).pipe(onMemory)
+  )
+
   it.effect("on records of another owner is a defect", () =>
     Effect.gen(function* () {
       const run = Transaction.run("alice", () => Transaction.run("bob", () => Effect.void))

@@ -25,16 +25,44 @@ export interface Reads {
 export interface State {
   readonly reads: Reads
   readonly outer: State | undefined
+  /** What an inner transaction has seen of its outer one. Other fibers of that may change it meanwhile. */
+  readonly seen: Map<string, Written>
   readonly writes: Map<string, Written>
   isOver: boolean
 }
 
+export const makeState = (reads: Reads, outer?: State): State => ({
+  reads,
+  outer,
+  seen: new Map(),
+  writes: new Map(),
+  isOver: false
+})
+
 /** What a transaction sees of a record that it has read: what was written last, or else what was read. */
 export const seenIn = (state: State, id: string): Written => {
-  for (let at: State | undefined = state; at !== undefined; at = at.outer) {
-    if (at.writes.has(id)) return at.writes.get(id)
-  }
-  return state.reads.records.get(id)
+  if (state.writes.has(id)) return state.writes.get(id)
+  if (state.outer === undefined) return state.reads.records.get(id)
+  const seen = seenIn(state.outer, id)
+  if (!state.seen.has(id)) state.seen.set(id, seen)
+  return seen
+}
+
+/** Whether an inner transaction has seen what its outer one no longer holds. */
+export const isStale = ({ outer, seen }: State): boolean => {
+  if (outer === undefined) return false
+  for (const [id, written] of seen) if (seenIn(outer, id) !== written) return true
+  return false
+}
+
+/**
+ * The transaction that a fiber runs in, if it is this one or within this one, and otherwise this one. So what runs
+ * within an inner transaction belongs to that, whichever `tx` it uses.
+ */
+export const innermost = (fiber: Fiber.Fiber<unknown, unknown>, state: State): State => {
+  const current = fiber.getRef(Current)
+  for (let at = current; at !== undefined && !at.isOver; at = at.outer) if (at === state) return current ?? state
+  return state
 }
 
 export const Current = Context.Reference<State | undefined>("effect-versioned-store/Transaction", {
