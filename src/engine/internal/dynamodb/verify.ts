@@ -7,7 +7,6 @@ import {
   type DynamoDBClient,
   GetItemCommand,
   QueryCommand,
-  TransactWriteItemsCommand,
   UpdateItemCommand
 } from "@aws-sdk/client-dynamodb"
 import * as Effect from "effect/Effect"
@@ -20,9 +19,6 @@ import { type Send, withoutSdkRetries } from "./send.ts"
 
 /** The address that the requests name. If a record is there, they leave it alone. */
 const probe = { owner: "effect-versioned-store", id: "verify" }
-
-/** The address that the transaction names. It would conflict with the other requests at theirs. */
-const transactionProbe = { ...probe, id: "verify-transaction" }
 
 /** A condition that never holds. DynamoDB checks permissions and keys before it. */
 const never = "attribute_exists(#pk) AND attribute_not_exists(#pk)"
@@ -42,11 +38,7 @@ const requests = (client: DynamoDBClient, layout: Layout, send: Send) => {
     ExpressionAttributeValues: { ":pk": partitionOf(layout, probe.owner), ":sk": Key[layout.names["#sk"]] ?? { S: "" } }
   }
   const refused = (error: AwsError) =>
-    error.name === "ConditionalCheckFailedException" ||
-    error.CancellationReasons?.some(({ Code }) => Code === "ConditionalCheckFailed")
-      ? ("refused" as const)
-      : undefined
-  const ConditionCheck = { ...table, ...condition, Key: keyOf(layout, transactionProbe) }
+    error.name === "ConditionalCheckFailedException" ? ("refused" as const) : undefined
   return [
     send("GetItem", (http) => client.send(withoutSdkRetries(new GetItemCommand({ ...table, Key })), http)),
     send("BatchGetItem", (http) =>
@@ -64,12 +56,6 @@ const requests = (client: DynamoDBClient, layout: Layout, send: Send) => {
     send(
       "DeleteItem",
       (http) => client.send(withoutSdkRetries(new DeleteItemCommand({ ...table, Key, ...condition })), http),
-      refused
-    ),
-    send(
-      "TransactWriteItems",
-      (http) =>
-        client.send(withoutSdkRetries(new TransactWriteItemsCommand({ TransactItems: [{ ConditionCheck }] })), http),
       refused
     )
   ] as ReadonlyArray<Effect.Effect<unknown, Backend>>
@@ -109,8 +95,8 @@ const adviceFor = ({ _tag: reason, description }: Backend["reason"]): string => 
   }
   if (!description.startsWith("The credentials do not permit")) return ""
   return (
-    ". The backend needs dynamodb:GetItem, BatchGetItem, Query, UpdateItem, DeleteItem and ConditionCheckItem. If the " +
-    "role is confined to some owners or to reads, switch verify off (DYNAMODB_VERIFY=false)"
+    ". The backend needs dynamodb:GetItem, BatchGetItem, Query, UpdateItem and DeleteItem. If the role is confined " +
+    "to some owners or to reads, switch verify off (DYNAMODB_VERIFY=false)"
   )
 }
 
