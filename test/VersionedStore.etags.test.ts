@@ -99,6 +99,8 @@ const suite = <R>(
         for (const etag of tags) {
           const error = yield* Effect.flip(counters.removeIfMatch(key, etag))
           assert.isTrue(error._tag === "VersionConflict" && error.actual === created.version, etag)
+          // A write that a tag guards does expect a record.
+          assert.notInclude(error.message, "Expected no record", etag)
         }
         assert.strictEqual((yield* counters.get(key)).value, 1)
       })

@@ -15,6 +15,12 @@ export const make = (version: number, writeId: string | undefined, data: string)
   return `"${version}-${isPlain.test(writeId) ? writeId : encodeURIComponent(writeId)}"`
 }
 
+/** The version in a text that looks like a tag; otherwise undefined. */
+export const versionIn = (etag: string): number | undefined => {
+  const [, digits] = /^(?:W\/)?"?([1-9]\d{0,15})[-=]/.exec(etag) ?? []
+  return digits !== undefined && Number.isSafeInteger(Number(digits)) ? Number(digits) : undefined
+}
+
 /** The version and the write id in a tag that has one; otherwise undefined. */
 export const parse = (etag: string): { readonly version: number; readonly writeId: string } | undefined => {
   const [, digits, text] = (typeof etag === "string" ? pattern.exec(etag) : null) ?? []
