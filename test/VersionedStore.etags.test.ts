@@ -129,4 +129,13 @@ describe("ETag", () => {
     assert.match(etag, /^"[\x21\x23-\x7e]+"$/)
     assert.deepStrictEqual(ETag.parse(etag), { version: 7, writeId })
   })
+
+  it("is another one for other data without a write id, however similar", () => {
+    const letters = [..."abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"]
+    const names = letters.flatMap((a) => letters.flatMap((b) => [`${a}${b}`, `${a}----${b}`, `{"n":"${a} ${b}${a}"}`]))
+    const data = [...names, ...Array.from({ length: 100_000 }, (_, i) => JSON.stringify({ total: i, paid: false }))]
+    const etags = new Set(data.map((data) => ETag.make(1, undefined, data)))
+    assert.strictEqual(etags.size, data.length)
+    for (const etag of etags) assert.match(etag, /^"[\x21\x23-\x7e]+"$/)
+  })
 })
