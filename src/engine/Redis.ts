@@ -12,6 +12,10 @@
  * Redis acknowledges a write before its replicas have it, and, unless `appendfsync` is `always`, before its disk has
  * it. So a failover or a crash may lose acknowledged writes. A server that evicts keys may drop records; the Layer logs
  * a warning if it finds one.
+ *
+ * Each write publishes the id of its record on a channel of the owner, `<keyPrefix>:{<owner>}:changes`, so that watches
+ * in other processes see it at once. While records are watched, `RedisClient` keeps one connection more, and hears all
+ * owners on it; `NodeRedis.layer` keeps one for each owner that is watched. In a Redis Cluster this needs Redis 7.0.
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -23,6 +27,8 @@ import { checkLimit, checkSchedule, checkString } from "../internal/options.ts"
 import { defaultMaxDataBytes, defaultRetrySchedule, StorageBackend } from "../StorageBackend.ts"
 import type { Backend } from "../StorageError.ts"
 import { misconfigured } from "./internal/failure.ts"
+import { makeHints, publishBy } from "./internal/redis/hints.ts"
+import { listenOf } from "./internal/redis/listen.ts"
 import { makeEngine } from "./internal/redis/requests.ts"
 import { asRead, makeCommands } from "./internal/redis/send.ts"
 
@@ -94,7 +100,8 @@ export const layer = (options: Options = {}): Layer.Layer<StorageBackend, Backen
       if (/[{}]/.test(keyPrefix)) {
         return yield* misconfigured(`The keyPrefix ${keyPrefix} has braces, which Redis Cluster takes for a hash tag`)
       }
-      const commands = makeCommands(yield* EffectRedis.Redis, requestTimeout)
+      const redis = yield* EffectRedis.Redis
+      const commands = makeCommands(redis, requestTimeout)
       checkLimit("maxDataBytes", maxDataBytes)
       const info = yield* commands.send("INFO").pipe(
         Effect.mapError((error) => asRead(error, "open")),
@@ -105,10 +112,15 @@ export const layer = (options: Options = {}): Layer.Layer<StorageBackend, Backen
         )
       )
       yield* checkServer(String(info))
-      return Engine.make(makeEngine(commands, keyPrefix), {
-        maxDataBytes,
-        retrySchedule,
-        telemetry: { system, collection: keyPrefix }
-      })
+      const publish = publishBy(String(info))
+      const hints = makeHints(listenOf(redis), keyPrefix, publish)
+      return Engine.make(
+        { ...makeEngine(commands, keyPrefix, publish), hints },
+        {
+          maxDataBytes,
+          retrySchedule,
+          telemetry: { system, collection: keyPrefix }
+        }
+      )
     })
   )
