@@ -25,7 +25,7 @@ class Masters extends Context.Service<Masters, ReadonlyArray<string>>()("test/Ma
 const layerMasters = Layer.effect(Masters, TestClock.withLive(startCluster))
 
 const layerKeys = (keyPrefix: string) =>
-  Redis.layer({ keyPrefix }).pipe(
+  Redis.layer({ keyPrefix, verify: true }).pipe(
     Layer.provideMerge(
       Layer.unwrap(
         Masters.use((urls) => Effect.succeed(RedisClient.layerCluster({ rootNodes: [{ url: urls[0] ?? "" }] })))

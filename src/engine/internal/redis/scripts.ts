@@ -6,7 +6,8 @@ import { fields } from "./layout.ts"
 
 export type Script<Reply> = ReturnType<typeof script<Reply>>
 
-const script = <Reply>(lua: string) =>
+/** A script whose arguments follow its keys. */
+export const script = <Reply>(lua: string) =>
   Redis.script((keys: ReadonlyArray<string>, args: ReadonlyArray<string | number>) => [...keys, ...args], {
     lua,
     numberOfKeys: (keys) => keys.length
