@@ -1,0 +1,98 @@
+/** How a claim takes a lease: it waits for its turn, looks, and takes the lease if it is free or its holder is dead. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Random from "effect/Random"
+import type { Backend, CapacityExceeded } from "../StorageError.ts"
+import { monotonicMillis } from "../update/retry.ts"
+import { LeaseTaken } from "./errors.ts"
+import { release, startRenewal } from "./hold.ts"
+import { type Claim, enqueue, isOf, remember } from "./local.ts"
+import { adopt, look, nextOf, type Seen, type Sent, send } from "./requests.ts"
+
+/** Lets an interruption of the caller through. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** How long a claim waits between two looks, on average. */
+const pollMillis = ({ ttlMillis }: Claim): number => Math.min(250, ttlMillis / 10)
+
+/**
+ * Takes the lease for a claim, and keeps it alive. If the caller is interrupted meanwhile, no lease is left behind.
+ * Only waits can be interrupted: a request that takes the lease is over within the lease's own time.
+ */
+export const take = (
+  claim: Claim,
+  restore: Restore,
+  isPatient: boolean
+): Effect.Effect<void, LeaseTaken | CapacityExceeded | Backend> =>
+  Effect.gen(function* () {
+    const { current, seen } = claim.local
+    if (!isPatient && current !== undefined) {
+      return yield* new LeaseTaken({ key: claim.local.key, holder: seen?.holder || current.holder })
+    }
+    enqueue(claim)
+    const turn = yield* restore(Deferred.await(claim.turn))
+    // Other processes look once in this time.
+    if (turn === "LetOthersFirst") yield* restore(Effect.sleep(pollMillis(claim) * 1.25))
+    if (turn !== "Granted") yield* takeInTurn(claim, restore, isPatient)
+    // An interruption that came while the lease was taken.
+    yield* restore(Effect.void)
+    startRenewal(claim, yield* Effect.context<never>())
+  }).pipe(Effect.onExit((exit) => (Exit.isFailure(exit) ? abandon(claim) : Effect.void)))
+
+const takeInTurn = Effect.fnUntraced(function* (claim: Claim, restore: Restore, isPatient: boolean) {
+  const { local } = claim
+  let seen = yield* restore(look(local, claim.ttlMillis))
+  for (;;) {
+    if (seen !== undefined && adopt(claim, seen)) return
+    let restMillis = seen === undefined ? 0 : untilFree(claim, seen)
+    if (restMillis <= 0) {
+      const sent: Sent = yield* tryTake(claim, seen)
+      seen = sent.seen
+      // A refusal shows who was first. If the answer was lost, the record may show that the lease is the claim's.
+      if (sent.lost === undefined || (seen !== undefined && isOf(claim, seen.stored))) continue
+      if (!isPatient) return yield* sent.lost
+      restMillis = claim.ttlMillis
+    } else if (!isPatient) {
+      return yield* new LeaseTaken({ key: local.key, holder: seen?.stored.holder ?? "" })
+    }
+    yield* restore(untilNextLook(claim, restMillis))
+    seen = yield* restore(look(local, claim.ttlMillis))
+  }
+})
+
+/**
+ * How long the lease of another holder must still stand until it may be taken: for the holder's whole time to live since
+ * this process saw it first. What the clock of the holder says does not count. A lease of the claim's own that
+ * it can no longer use is free, since nobody uses it.
+ */
+const untilFree = (claim: Claim, { record, stored }: Seen): number => {
+  if (stored.holder === null || isOf(claim, stored)) return 0
+  return remember(claim.local, record, stored) + stored.ttlMillis - monotonicMillis(claim.local.clock)
+}
+
+/** Writes the claim's grant over what was seen. */
+const tryTake = (claim: Claim, seen: Seen | undefined) =>
+  Effect.suspend(() => {
+    const { local } = claim
+    // After the record was deleted, the time makes the token higher than any before.
+    const first = seen === undefined ? Math.floor(local.clock.currentTimeMillisUnsafe() * 1000) : 0
+    local.handovers = 0
+    const next = nextOf(claim, Math.max(first, local.highestToken + 1, (seen?.stored.token ?? 0) + 1))
+    return send(claim, next, seen?.record)
+  })
+
+/** Waits for the next look. Timers have milliseconds, so a shorter wait would only turn round and round. */
+const untilNextLook = (claim: Claim, restMillis: number) =>
+  Effect.flatMap(Random.next, (part) =>
+    Effect.sleep(Math.max(1, Math.min(restMillis, pollMillis(claim) * (0.75 + part / 2))))
+  )
+
+/** Leaves the queue, or passes on what the claim has. */
+const abandon = (claim: Claim): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { queue } = claim.local
+    claim.isGone = true
+    if (queue.includes(claim)) queue.splice(queue.indexOf(claim), 1)
+    return release(claim)
+  })
