@@ -28,6 +28,7 @@ import { pages } from "./contract/pages.ts"
 import { races } from "./contract/races.ts"
 import { stores } from "./contract/stores.ts"
 import { versions } from "./contract/versions.ts"
+import { watches } from "./contract/watches.ts"
 import type { Draft, Setting } from "./internal/drafts.ts"
 import { twoBuilds } from "./internal/support.ts"
 
@@ -48,6 +49,7 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   stores, // 2 and 4
   interruption, // 10
   commits, // 11, and 1, 4, 8 and 10
+  watches, // 12
   model // 1, 2, 4, 5 and 6 together
 ]
 
