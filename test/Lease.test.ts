@@ -85,6 +85,20 @@ describe("Lease", () => {
     }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
   )
 
+  it.effect("goes to a waiter of another process within 20 ms of its release if a hint comes", () =>
+    Effect.gen(function* () {
+      const [alpha, beta] = [yield* newProcess("alpha"), yield* newProcess("beta")]
+      const scope = yield* Scope.make()
+      yield* alpha.acquire.pipe(Scope.provide(scope))
+      const waiting = yield* Effect.forkChild(beta.acquire)
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("20 millis")
+      yield* Fiber.join(waiting)
+      assert.deepStrictEqual(beta.requests, ["get", "get", "putIfVersion"])
+    }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
+  )
+
   describe("of a holder that is gone", () => {
     /** Holds the lease for the rest of the test, without renewing it, as a process that was killed. */
     const killed = Effect.gen(function* () {

@@ -2,7 +2,10 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
+import * as Stream from "effect/Stream"
 import type { Backend, CapacityExceeded } from "../StorageError.ts"
 import { monotonicMillis } from "../update/retry.ts"
 import { LeaseTaken } from "./errors.ts"
@@ -40,7 +43,18 @@ export const take = (
     startRenewal(claim, yield* Effect.context<never>())
   }).pipe(Effect.onExit((exit) => (Exit.isFailure(exit) ? abandon(claim) : Effect.void)))
 
-const takeInTurn = Effect.fnUntraced(function* (claim: Claim, restore: Restore, isPatient: boolean) {
+const takeInTurn = (claim: Claim, restore: Restore, isPatient: boolean) =>
+  Effect.suspend(() => {
+    const hints = makeHints(claim)
+    return Effect.ensuring(lookAndTake(claim, restore, isPatient, hints.next), hints.end)
+  })
+
+const lookAndTake = Effect.fnUntraced(function* (
+  claim: Claim,
+  restore: Restore,
+  isPatient: boolean,
+  hint: Effect.Effect<void>
+) {
   const { local } = claim
   let seen = yield* restore(look(local, claim.ttlMillis))
   for (;;) {
@@ -56,7 +70,7 @@ const takeInTurn = Effect.fnUntraced(function* (claim: Claim, restore: Restore, 
     } else if (!isPatient) {
       return yield* new LeaseTaken({ key: local.key, holder: seen?.stored.holder ?? "" })
     }
-    yield* restore(untilNextLook(claim, restMillis))
+    yield* restore(untilNextLook(claim, restMillis, hint))
     seen = yield* restore(look(local, claim.ttlMillis))
   }
 })
@@ -82,11 +96,36 @@ const tryTake = (claim: Claim, seen: Seen | undefined) =>
     return send(claim, next, seen?.record)
   })
 
-/** Waits for the next look. Timers have milliseconds, so a shorter wait would only turn round and round. */
-const untilNextLook = (claim: Claim, restMillis: number) =>
+/**
+ * Waits for the next look: for a time, or for a hint that the lease has changed. The waiters of all processes get that
+ * hint, so each then waits a little, at random. Timers have milliseconds, so a shorter wait would turn round and round.
+ */
+const untilNextLook = (claim: Claim, restMillis: number, hint: Effect.Effect<void>) =>
   Effect.flatMap(Random.next, (part) =>
-    Effect.sleep(Math.max(1, Math.min(restMillis, pollMillis(claim) * (0.75 + part / 2))))
+    Effect.raceFirst(
+      Effect.sleep(Math.max(1, Math.min(restMillis, pollMillis(claim) * (0.75 + part / 2)))),
+      Effect.andThen(hint, Effect.sleep(part * longestWaitAfterHintMillis))
+    )
   )
+
+const longestWaitAfterHintMillis = 20
+
+/** Listens to the lease's hints, from when the first one is waited for. Those that come during a look are one hint. */
+const makeHints = ({ local: { backend, key } }: Claim) => {
+  let listening: { readonly hints: Queue.Queue<void>; readonly fiber: Fiber.Fiber<void> } | undefined
+  const listen = Effect.gen(function* () {
+    const hints = yield* Queue.sliding<void>(1)
+    const offer = Stream.runForEach(backend.hints(key), () => Queue.offer(hints, undefined))
+    listening = { hints, fiber: yield* Effect.forkDetach(offer, { startImmediately: true }) }
+    return listening
+  }).pipe(Effect.uninterruptible)
+  return {
+    next: Effect.suspend(() =>
+      Effect.flatMap(listening === undefined ? listen : Effect.succeed(listening), ({ hints }) => Queue.take(hints))
+    ),
+    end: Effect.suspend(() => (listening === undefined ? Effect.void : Fiber.interrupt(listening.fiber)))
+  }
+}
 
 /** Leaves the queue, or passes on what the claim has. */
 const abandon = (claim: Claim): Effect.Effect<void> =>
