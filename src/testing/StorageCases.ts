@@ -20,6 +20,7 @@ import { expiry } from "./contract/expiry.ts"
 import { expiryDates } from "./contract/expiryDates.ts"
 import { interruption } from "./contract/interruption.ts"
 import { keys } from "./contract/keys.ts"
+import { leases } from "./contract/leases.ts"
 import { lostAnswers } from "./contract/lostAnswers.ts"
 import { many } from "./contract/many.ts"
 import { model } from "./contract/model.ts"
@@ -50,6 +51,7 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   interruption, // 10
   commits, // 11, and 1, 4, 8 and 10
   watches, // 12
+  leases, // 2 and 3
   model // 1, 2, 4, 5 and 6 together
 ]
 
