@@ -37,6 +37,7 @@ const problems = {
   TooLong: "is too long",
   LoneSurrogate: "has a lone surrogate, which is not a character and has no UTF-8",
   NullCharacter: "has a null character (U+0000)",
+  Reserved: "starts with !, and such ids are reserved",
   NoSeparator: "has no colon between the owner and the id",
   BadEscape: "has a percent sign in its owner that is not part of %25 or %3A"
 }
@@ -60,12 +61,16 @@ const problems = {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidKey extends Schema.TaggedError<InvalidKey>("effect-versioned-store/InvalidKey")("InvalidKey", {
-  part: Schema.Literals(["owner", "id", "idPrefix", "text"]),
-  problem: Schema.Literals(Struct.keys(problems)),
-  limit: Schema.optional(Schema.Int),
-  actual: Schema.optional(Schema.Int)
-}) {
+export class InvalidKey extends Schema.TaggedError<InvalidKey>("effect-versioned-store/InvalidKey")(
+  "InvalidKey",
+  {
+    part: Schema.Literals(["owner", "id", "idPrefix", "text"]),
+    problem: Schema.Literals(Struct.keys(problems)),
+    limit: Schema.optional(Schema.Int),
+    actual: Schema.optional(Schema.Int)
+  },
+  { httpApiStatus: 400 }
+) {
   override get message(): string {
     const explanation =
       this.problem === "TooLong"

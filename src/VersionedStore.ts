@@ -25,6 +25,7 @@ import * as StoragePrefix from "./StoragePrefix.ts"
 import type { Decision } from "./update/attempt.ts"
 import * as Looks from "./update/looks.ts"
 import * as Update from "./update/run.ts"
+import { outside } from "./update/transacting.ts"
 
 /**
  * The address of a record in a store. The store puts its own `idPrefix` before the id.
@@ -826,7 +827,7 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
   const invalid = StorageKey.checkPart("idPrefix", idPrefix, StorageKey.maxIdBytes)
   if (invalid !== undefined) return yield* Effect.die(invalid)
 
-  const codec = makeCodec(idPrefix, schema)
+  const codec = makeCodec(backend, idPrefix, schema)
   const { decode, locate, write } = codec
   const change = makeChange(backend, codec, options.retrySchedule)
 
@@ -864,7 +865,8 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
         }
       })
 
-  const self: Self = {
+  const self: Self & WithInside<S["Type"], S["DecodingServices"], S["EncodingServices"]> = {
+    [insideKey]: { backend, ...codec },
     ...makeUpdates(change.update),
     touch: change.touch,
     get: (key) => Effect.flatMapEager(locate(key), (key) => Effect.flatMap(backend.get(key), decode)),
@@ -920,10 +922,10 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
       ),
     removeIfMatch: (key, etag) =>
       Effect.flatMapEager(locate(key), (key) =>
-        Effect.flatMap(matching(key, etag), (expected) => backend.deleteIfVersion(key, expected))
+        Effect.flatMap(matching(key, etag), (expected) => outside(backend, key, backend.deleteIfVersion(key, expected)))
       ),
-    remove: (key) => Effect.flatMapEager(locate(key), backend.delete),
-    removeIfVersion: ({ stored }) => backend.deleteIfVersion(stored.key, stored),
+    remove: (key) => Effect.flatMapEager(locate(key), (key) => outside(backend, key, backend.delete(key))),
+    removeIfVersion: ({ stored }) => outside(backend, stored.key, backend.deleteIfVersion(stored.key, stored)),
     removeAll: Effect.fnUntraced(function* ({ idPrefix, owner }) {
       let removed = 0
       let cursor: string | undefined
@@ -969,10 +971,34 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
 const isSameWrite = (a: VersionedRecord | undefined, b: VersionedRecord | undefined): boolean =>
   a?.version === b?.version && a?.writeId === b?.writeId && (a?.writeId !== undefined || a?.data === b?.data)
 
+/**
+ * What a transaction needs of a store.
+ *
+ * @internal
+ */
+export interface Inside<A, RD, RE> {
+  readonly backend: StorageBackend["Service"]
+  readonly locate: (key: Key) => Effect.Effect<StorageKey.StorageKey, StorageKey.InvalidKey>
+  readonly decodeValue: (stored: Pick<VersionedRecord, "key" | "data">) => Effect.Effect<A, Schema.SchemaError, RD>
+  readonly encode: (key: StorageKey.StorageKey, value: A) => Effect.Effect<string, Schema.SchemaError, RE>
+}
+
+const insideKey = Symbol.for("effect-versioned-store/VersionedStore/inside")
+
+interface WithInside<A, RD, RE> {
+  readonly [insideKey]: Inside<A, RD, RE>
+}
+
+/** @internal */
+export const insideOf = <A, RD, RE>(store: VersionedStore<A, RD, RE>): Inside<A, RD, RE> => {
+  if (insideKey in store) return (store as WithInside<A, RD, RE>)[insideKey]
+  throw new TypeError("This store was not made by VersionedStore.make, so it can't take part in a transaction")
+}
+
 type Codec<S extends Schema.Constraint> = ReturnType<typeof makeCodec<S>>
 
 /** Where the records of a store are, and how they are written as JSON. */
-const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => {
+const makeCodec = <S extends Schema.Constraint>(backend: StorageBackend["Service"], idPrefix: string, schema: S) => {
   type A = S["Type"]
   const { decodeData, encodeValue } = makeJson(schema)
 
@@ -998,8 +1024,9 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
     value: A
   ): Effect.Effect<string, Schema.SchemaError, S["EncodingServices"]> => withKeyInIssue(key, encodeValue(value))
 
-  const decodeValue = (stored: VersionedRecord): Effect.Effect<A, Schema.SchemaError, S["DecodingServices"]> =>
-    withKeyInIssue(stored.key, decodeData(stored.data))
+  const decodeValue = (
+    stored: Pick<VersionedRecord, "key" | "data">
+  ): Effect.Effect<A, Schema.SchemaError, S["DecodingServices"]> => withKeyInIssue(stored.key, decodeData(stored.data))
 
   return {
     locate: ({ id, owner }: Key) =>
@@ -1020,7 +1047,7 @@ const makeCodec = <S extends Schema.Constraint>(idPrefix: string, schema: S) => 
       put: (data: string) => Effect.Effect<VersionedRecord, E | StorageError.InvalidData>
     ) =>
       Effect.flatMapEager(encode(key, value), (data) =>
-        Effect.matchEffect(put(data), {
+        Effect.matchEffect(outside(backend, key, put(data)), {
           onSuccess: (stored) => Effect.succeed(toRecord(stored, value)),
           // The data is JSON, which has no lone surrogates.
           onFailure: (error): Effect.Effect<never, E> => (isInvalidData(error) ? Effect.die(error) : Effect.fail(error))
@@ -1228,8 +1255,10 @@ const beside = <B>(beside: B): B => beside
 /**
  * Runs a function with the expiry that the options give. A time to live counts from the call on. Without one, nothing
  * is read from the Clock, and the function runs at once if the first Effect has its answer.
+ *
+ * @internal
  */
-const withExpiry = <B, C, E1, E2, R>(
+export const withExpiry = <B, C, E1, E2, R>(
   options: NewExpiryOptions | undefined,
   located: Effect.Effect<B, E1>,
   f: (located: B, expiresAt: NewExpiryOptions["expiresAt"]) => Effect.Effect<C, E2, R>
@@ -1248,7 +1277,8 @@ const expiryAfter = ({ expiresAt, ttl = "Infinity" }: NewExpiryOptions, clock: C
     : DateTime.makeUnsafe(Math.min(clock.currentTimeMillisUnsafe() + millis, lastMillisecond))
 }
 
-const resolveExpiry = (
+/** @internal */
+export const resolveExpiry = (
   expiresAt: UpdateOptions["expiresAt"],
-  current: VersionedRecord | undefined
+  current: Pick<VersionedRecord, "expiresAt"> | undefined
 ): DateTime.Utc | undefined => (expiresAt === "never" ? undefined : (expiresAt ?? current?.expiresAt))

@@ -1,18 +1,24 @@
 /** The types of the public names. The compiler checks them (`npm run check`), and vitest never runs this file. */
 import { describe, expectTypeOf, it } from "@effect/vitest"
-import type { Effect, Layer, Option, Schema, Stream } from "effect"
+import type { Config, Effect, Layer, Option, Schema, Stream } from "effect"
+import type * as DynamoDb from "../src/engine/DynamoDb.ts"
 import type * as InMemory from "../src/engine/InMemory.ts"
+import type * as Redis from "../src/engine/Redis.ts"
+import type * as Sqlite from "../src/engine/Sqlite.ts"
+import type * as RedisClient from "../src/redis/RedisClient.ts"
 import type * as StorageBackend from "../src/StorageBackend.ts"
 import type {
   AlreadyExists,
   Backend,
   CapacityExceeded,
+  InvalidCommit,
   InvalidCursor,
   InvalidData,
   RecordNotFound,
   VersionConflict
 } from "../src/StorageError.ts"
 import type { InvalidKey } from "../src/StorageKey.ts"
+import * as Transaction from "../src/Transaction.ts"
 import type * as TaskError from "../src/task/TaskError.ts"
 import type * as TaskStore from "../src/task/TaskStore.ts"
 import type * as VersionedStore from "../src/VersionedStore.ts"
@@ -32,8 +38,26 @@ describe("error channels", () => {
     >()
     expectTypeOf<ErrorOf<Service["delete"]>>().toEqualTypeOf<Backend>()
     expectTypeOf<ErrorOf<Service["deleteIfVersion"]>>().toEqualTypeOf<RecordNotFound | VersionConflict | Backend>()
+    expectTypeOf<ErrorOf<Service["commit"]>>().toEqualTypeOf<
+      RecordNotFound | VersionConflict | InvalidData | CapacityExceeded | InvalidCommit | Backend
+    >()
     expectTypeOf<ErrorOf<Service["listByPrefix"]>>().toEqualTypeOf<InvalidCursor | Backend>()
     expectTypeOf<Service["cleanupExpired"]>().toEqualTypeOf<Effect.Effect<number, Backend>>()
+  })
+
+  it("of Transaction hold what each operation, and its end, can fail with, and no more", () => {
+    type Tx = Transaction.Transaction
+    type Read = InvalidKey | Schema.SchemaError | Backend
+    expectTypeOf<ErrorOf<Tx["get"]>>().toEqualTypeOf<Read | RecordNotFound>()
+    expectTypeOf<ErrorOf<Tx["getOption"]>>().toEqualTypeOf<Read>()
+    expectTypeOf<ErrorOf<Tx["set"]>>().toEqualTypeOf<Read>()
+    expectTypeOf<ErrorOf<Tx["create"]>>().toEqualTypeOf<Read | AlreadyExists>()
+    expectTypeOf<ErrorOf<Tx["update"]>>().toEqualTypeOf<Read | RecordNotFound>()
+    expectTypeOf<ErrorOf<Tx["remove"]>>().toEqualTypeOf<InvalidKey | Backend>()
+    const run = (f: (tx: Tx) => Effect.Effect<1, "mine", "service">) => Transaction.run("alice", f)
+    expectTypeOf<ReturnType<typeof run>>().toEqualTypeOf<
+      Effect.Effect<1, "mine" | VersionConflict | CapacityExceeded | InvalidCommit | Backend, "service">
+    >()
   })
 
   it("of VersionedStore hold what each operation can fail with, and no more", () => {
@@ -75,6 +99,7 @@ describe("error channels", () => {
     type Transition = Change | TaskError.InvalidTransition
     expectTypeOf<ErrorOf<Tasks["create"]>>().toEqualTypeOf<
       | Access
+      | TaskError.TaskAlreadyExists
       | TaskError.TooManyTasks
       | TaskError.TtlTooLong
       | TaskError.InvalidVariables
@@ -130,6 +155,22 @@ describe("services", () => {
     expectTypeOf<ReturnType<typeof StorageBackend.layerCleanup>>().toEqualTypeOf<
       Layer.Layer<never, never, StorageBackend.StorageBackend>
     >()
+  })
+
+  it("come from Layers that are alike: from options, and from the same options as configuration", () => {
+    type Configured<F extends (options: never) => unknown> = (
+      options: Config.Wrap<NonNullable<Parameters<F>[0]>>
+    ) => unknown
+    expectTypeOf<typeof Sqlite.layerConfig>().toExtend<Configured<typeof Sqlite.layer>>()
+    expectTypeOf<typeof DynamoDb.layerConfig>().toExtend<Configured<typeof DynamoDb.layer>>()
+    expectTypeOf<typeof DynamoDb.layerClientConfig>().toExtend<Configured<typeof DynamoDb.layerClient>>()
+    expectTypeOf<typeof Redis.layerConfig>().toExtend<Configured<typeof Redis.layer>>()
+    expectTypeOf<typeof RedisClient.layerConfig>().toExtend<Configured<typeof RedisClient.layer>>()
+    expectTypeOf<typeof RedisClient.layerClusterConfig>().toExtend<Configured<typeof RedisClient.layerCluster>>()
+    expectTypeOf<typeof InMemory.layerConfig>().toExtend<Configured<typeof InMemory.layerWith>>()
+    expectTypeOf<typeof TaskStore.layerConfig>().toExtend<Configured<typeof TaskStore.layerWith>>()
+    type Engines = typeof Sqlite.layer | typeof DynamoDb.layer | typeof Redis.layer
+    expectTypeOf<Layer.Error<ReturnType<Engines>>>().toEqualTypeOf<Backend>()
   })
 
   it("are typed by the Schema", () => {

@@ -15,17 +15,21 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Engine from "../Engine.ts"
 import { backoff } from "../internal/backoff.ts"
+import { readOptions } from "../internal/config.ts"
 import { checkBoolean, checkSchedule } from "../internal/options.ts"
-import { StorageBackend } from "../StorageBackend.ts"
+import { defaultRetrySchedule, StorageBackend } from "../StorageBackend.ts"
 import type { Backend } from "../StorageError.ts"
 import { type Attributes, layoutOf } from "./internal/dynamodb/layout.ts"
 import { makeEngine } from "./internal/dynamodb/requests.ts"
 import { makeSend, system } from "./internal/dynamodb/send.ts"
 import * as Table from "./internal/dynamodb/table.ts"
+import { verify as verifyTable } from "./internal/dynamodb/verify.ts"
 
 export type { Attributes } from "./internal/dynamodb/layout.ts"
 export type { TableOptions } from "./internal/dynamodb/table.ts"
@@ -79,6 +83,13 @@ export interface Options {
   readonly maxDataBytes?: number | undefined
   /** How a transient failure is retried; `StorageBackend.defaultRetrySchedule` by default. */
   readonly retrySchedule?: Schedule.Schedule<unknown, Backend> | undefined
+  /**
+   * Whether building the Layer fails if the table is missing or has other keys, if the credentials do not permit the
+   * operations, or if DynamoDB gives no answer within `requestTimeout`; false by default. It takes five requests at
+   * once, one of each kind that the operations send. They change nothing, and need no permission of their own. If a
+   * policy confines the role to some owners or to reads, leave it off.
+   */
+  readonly verify?: boolean | undefined
 }
 
 /**
@@ -94,10 +105,14 @@ export interface ClientOptions {
   readonly region?: string | undefined
 }
 
-const make = Effect.fnUntraced(function* (options: Options) {
-  const { consistentRead = true, maxDataBytes, requestTimeout, retrySchedule, tableName } = options
+const make = Effect.fnUntraced(function* (
+  options: Options
+): Effect.fn.Return<StorageBackend["Service"], Backend, Client | Scope.Scope> {
+  const { consistentRead = true, maxDataBytes, requestTimeout, tableName, verify = false } = options
+  const { retrySchedule = defaultRetrySchedule } = options
   checkSchedule("retrySchedule", retrySchedule)
   checkBoolean("consistentRead", consistentRead)
+  checkBoolean("verify", verify)
   const client = yield* Client
   const layout = layoutOf(options)
   const send = makeSend({ tableName, requestTimeout })
@@ -107,6 +122,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
     retrySchedule,
     telemetry
   })
+  if (verify) yield* verifyTable(client, layout, send, retrySchedule)
   yield* Effect.forkScoped(Table.checkTimeToLive(client, layout, send))
   return backend
 })
@@ -114,7 +130,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
 /**
  * Records in a table, through a client that is provided. The table must exist: see {@link createTable}.
  *
- * When the Layer is built, it asks in the background whether Time to Live is on, and logs a warning if it is not.
+ * Building the Layer fails only with the option `verify`. Without it, the first operation shows what is wrong. When the
+ * Layer is built, it asks in the background whether Time to Live is on, and logs a warning if it is not.
  *
  * @example
  * ```ts
@@ -129,7 +146,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options: Options): Layer.Layer<StorageBackend, never, Client> =>
+export const layer = (options: Options): Layer.Layer<StorageBackend, Backend, Client> =>
   Layer.effect(StorageBackend, make(options))
 
 /**
@@ -147,13 +164,31 @@ export const layer = (options: Options): Layer.Layer<StorageBackend, never, Clie
  * @since 0.1.0
  */
 export const layerClient = (config: DynamoDBClientConfig = {}): Layer.Layer<Client> =>
-  Layer.effect(
-    Client,
-    Effect.acquireRelease(
-      Effect.sync(() => new DynamoDBClient(config)),
-      (client) => Effect.sync(() => client.destroy())
-    )
+  Layer.effect(Client, makeClient(config))
+
+const makeClient = (config: DynamoDBClientConfig) =>
+  Effect.acquireRelease(
+    Effect.sync(() => new DynamoDBClient(config)),
+    (client) => Effect.sync(() => client.destroy())
   )
+
+/**
+ * A client like that of {@link layerClient}, set up from configuration.
+ *
+ * @example
+ * ```ts
+ * import * as DynamoDb from "effect-versioned-store/DynamoDb"
+ * import { Config } from "effect"
+ *
+ * export const client = DynamoDb.layerClientConfig({ region: Config.NonEmptyString("RECORDS_REGION") })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerClientConfig = (
+  options: Config.Wrap<DynamoDBClientConfig>
+): Layer.Layer<Client, Config.ConfigError> => Layer.effect(Client, Effect.flatMap(readOptions(options), makeClient))
 
 /**
  * Records in a table, with a client that the Layer makes. Every setting comes from configuration.
@@ -174,9 +209,9 @@ export const layerClient = (config: DynamoDBClientConfig = {}): Layer.Layer<Clie
  */
 export const layerConfig = (
   options: Config.Wrap<Options & ClientOptions>
-): Layer.Layer<StorageBackend, Config.ConfigError> =>
+): Layer.Layer<StorageBackend, Backend | Config.ConfigError> =>
   Layer.unwrap(
-    Effect.map(Config.unwrap(options), ({ endpoint, region, ...rest }) =>
+    Effect.map(readOptions(options), ({ endpoint, region, ...rest }) =>
       Layer.provide(
         layer(rest),
         layerClient({ ...(endpoint === undefined ? {} : { endpoint }), ...(region === undefined ? {} : { region }) })
@@ -184,16 +219,30 @@ export const layerConfig = (
     )
   )
 
-const IntFromZero = Schema.Int.check(
-  Schema.makeFilter((value) => value >= 0 || `Expected an integer of zero or more, got ${value}`)
-)
-
-const DurationFromZero = Schema.DurationFromString.check(
-  Schema.makeFilter(
-    (duration) =>
-      Duration.toMillis(duration) >= 0 || `Expected a duration of zero or more, got ${Duration.format(duration)}`
+/** A variable whose text must be valid. Its error says what is expected. */
+const validText = (name: string, isValid: (text: string) => boolean, expected: string) =>
+  Config.schema(
+    Schema.String.check(Schema.makeFilter((text) => isValid(text) || `Expected ${expected}, got ${text}`)),
+    name
   )
-)
+
+const intFromZero = (name: string) =>
+  Config.map(
+    validText(name, (text) => /^\d{1,15}$/.test(text), "an integer of zero or more"),
+    Number
+  )
+
+const durationOf = (text: string) => Duration.fromInput(text as Duration.Input)
+
+const durationFromZero = (name: string) =>
+  Config.map(
+    validText(
+      name,
+      (text) => Option.exists(durationOf(text), (duration) => Duration.toMillis(duration) >= 0),
+      'a duration such as "5 seconds", of zero or more'
+    ),
+    (text) => Option.getOrUndefined(durationOf(text))
+  )
 
 const configured = (table: Config.Config<string>): Config.Config<Options & ClientOptions> => {
   const text = (name: string) => Config.withDefault(Config.NonEmptyString(name), undefined)
@@ -201,12 +250,13 @@ const configured = (table: Config.Config<string>): Config.Config<Options & Clien
     tableName: table,
     endpoint: text("DYNAMODB_ENDPOINT"),
     region: text("DYNAMODB_REGION"),
+    verify: Config.withDefault(Config.Boolean("DYNAMODB_VERIFY"), true),
     consistentRead: Config.withDefault(Config.Boolean("DYNAMODB_CONSISTENT_READ"), undefined),
-    requestTimeout: Config.withDefault(Config.schema(DurationFromZero, "DYNAMODB_REQUEST_TIMEOUT"), undefined),
-    retrySchedule: Config.map(Config.withDefault(Config.schema(IntFromZero, "DYNAMODB_RETRIES"), 10), (times) =>
+    requestTimeout: Config.withDefault(durationFromZero("DYNAMODB_REQUEST_TIMEOUT"), undefined),
+    retrySchedule: Config.map(Config.withDefault(intFromZero("DYNAMODB_RETRIES"), 10), (times) =>
       backoff("25 millis", times)
     ),
-    maxDataBytes: Config.withDefault(Config.schema(IntFromZero, "DYNAMODB_MAX_DATA_BYTES"), undefined),
+    maxDataBytes: Config.withDefault(intFromZero("DYNAMODB_MAX_DATA_BYTES"), undefined),
     ownerPrefix: Config.withDefault(Config.String("DYNAMODB_OWNER_PREFIX"), undefined),
     idPrefix: Config.withDefault(Config.String("DYNAMODB_ID_PREFIX"), undefined),
     attributes: Config.all({
@@ -223,7 +273,8 @@ const configured = (table: Config.Config<string>): Config.Config<Options & Clien
 /**
  * Records in the table that `DYNAMODB_TABLE` names, `pmcp_tasks` by default, with a client that the Layer makes.
  *
- * Each setting is also a variable: `DYNAMODB_ENDPOINT`, `DYNAMODB_REGION`, `DYNAMODB_CONSISTENT_READ` (true),
+ * The Layer verifies the table when it is built, unless `DYNAMODB_VERIFY` is false. Each other setting is a variable
+ * as well: `DYNAMODB_ENDPOINT`, `DYNAMODB_REGION`, `DYNAMODB_CONSISTENT_READ` (true),
  * `DYNAMODB_REQUEST_TIMEOUT` (5 seconds), `DYNAMODB_RETRIES` (10), `DYNAMODB_MAX_DATA_BYTES` (393216),
  * `DYNAMODB_OWNER_PREFIX` (`OWNER#`), `DYNAMODB_ID_PREFIX` (`TASK#`), and the names of the attributes:
  * `DYNAMODB_PARTITION_KEY` (`PK`), `DYNAMODB_SORT_KEY` (`SK`), `DYNAMODB_VERSION_ATTRIBUTE` (`version`),
@@ -246,7 +297,7 @@ const configured = (table: Config.Config<string>): Config.Config<Options & Clien
  * @category layers
  * @since 0.1.0
  */
-export const layerFromEnv: Layer.Layer<StorageBackend, Config.ConfigError> = layerConfig(
+export const layerFromEnv: Layer.Layer<StorageBackend, Backend | Config.ConfigError> = layerConfig(
   configured(Config.withDefault(Config.NonEmptyString("DYNAMODB_TABLE"), "pmcp_tasks"))
 )
 
@@ -263,7 +314,7 @@ export const layerFromEnv: Layer.Layer<StorageBackend, Config.ConfigError> = lay
  * @category layers
  * @since 0.1.0
  */
-export const layerFromEnvWithTable = (tableName: string): Layer.Layer<StorageBackend, Config.ConfigError> =>
+export const layerFromEnvWithTable = (tableName: string): Layer.Layer<StorageBackend, Backend | Config.ConfigError> =>
   layerConfig(configured(Config.succeed(tableName)))
 
 /**

@@ -5,8 +5,11 @@
  * other fibers run. Expired records take memory until `cleanupExpired` runs. A store at its capacity drops expired
  * records before it refuses a write.
  */
+import type * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Engine from "../Engine.ts"
+import { readOptions } from "../internal/config.ts"
 import { StorageBackend } from "../StorageBackend.ts"
 import { makeLocalEngine } from "./internal/inmemory/requests.ts"
 
@@ -69,5 +72,24 @@ export const layer: Layer.Layer<StorageBackend> = Layer.sync(StorageBackend)(() 
  */
 export const layerWith = (options: Options): Layer.Layer<StorageBackend> =>
   Layer.sync(StorageBackend)(() => makeStore(options))
+
+/**
+ * A store with bounds from configuration, fresh for every build of the Layer.
+ *
+ * @example
+ * ```ts
+ * import { InMemory } from "effect-versioned-store"
+ * import { Config } from "effect"
+ *
+ * export const Storage = InMemory.layerConfig({
+ *   maxRecords: Config.withDefault(Config.Int("MAX_RECORDS"), 10_000)
+ * })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<StorageBackend, Config.ConfigError> =>
+  Layer.effect(StorageBackend, Effect.map(readOptions(options), makeStore))
 
 const makeStore = (options: Options) => Engine.makeLocal(makeLocalEngine(options).engine, options)

@@ -8,23 +8,29 @@
  * confirmed it. Writes that arrive together share one transaction, and so one confirmation; a write that is alone does
  * not wait for others. If another process has locked the file, operations are retried under a schedule, which does not
  * stop the event loop.
+ *
+ * While records are watched, the file is asked every 15 ms whether another process has written to it. That reads no
+ * record, and one timer serves all watchers.
  */
 import { DatabaseSync } from "node:sqlite"
-import * as Config from "effect/Config"
+import type * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Engine from "../Engine.ts"
 import { backoffFor } from "../internal/backoff.ts"
-import { checkSchedule, checkString } from "../internal/options.ts"
+import { readOptions } from "../internal/config.ts"
+import { checkBoolean, checkSchedule, checkString } from "../internal/options.ts"
 import { StorageBackend } from "../StorageBackend.ts"
 import { type Backend, makeBackend } from "../StorageError.ts"
 import { misconfigured } from "./internal/failure.ts"
 import { attempted, transaction } from "./internal/sqlite/batch.ts"
 import { causeOf, failureOf, isLocked, type SqliteError } from "./internal/sqlite/failure.ts"
+import { makeHints } from "./internal/sqlite/hints.ts"
 import { ensureSchema } from "./internal/sqlite/layout.ts"
 import { makeEngine } from "./internal/sqlite/requests.ts"
+import { verify as verifyFile } from "./internal/sqlite/verify.ts"
 
 /**
  * The file, and how it is used.
@@ -50,6 +56,11 @@ export interface Options {
    * of those that came up to 5 s later, and wait for that much longer.
    */
   readonly retrySchedule?: Schedule.Schedule<unknown> | undefined
+  /**
+   * Whether building the Layer also fails if this process may read the file but not write it; false by default. It
+   * writes a record and rolls that back, so nothing changes.
+   */
+  readonly verify?: boolean | undefined
 }
 
 // The wait is short, since other processes leave the file unlocked for less than a millisecond between their writes.
@@ -94,10 +105,12 @@ const make = Effect.fnUntraced(function* ({
   filename,
   maxDataBytes,
   retrySchedule = untilUnlocked,
-  synchronous = "FULL"
+  synchronous = "FULL",
+  verify = false
 }: Options): Effect.fn.Return<StorageBackend["Service"], Backend, Scope.Scope> {
   checkString("filename", filename)
   checkSchedule("retrySchedule", retrySchedule)
+  checkBoolean("verify", verify)
   if (synchronous !== "FULL" && synchronous !== "NORMAL") {
     return yield* misconfigured(`synchronous is FULL or NORMAL, not ${synchronous}`)
   }
@@ -124,9 +137,11 @@ const make = Effect.fnUntraced(function* ({
   // With SQLite's default of 1,000 pages, a checkpoint stops the event loop for 7 ms, and with 250 pages for 3 ms. With
   // NORMAL, checkpoints alone wait for the disk, so more of them would cost more than all else.
   if (synchronous === "FULL") yield* open(() => db.exec("PRAGMA wal_autocheckpoint = 250"))
+  if (verify) yield* open(() => verifyFile(db))
   const engine = yield* open(() => makeEngine(db, { run, retrySchedule, toBackend: failWrite }))
+  const hints = yield* makeHints(db)
   // `run` has already retried while the file was locked, and no other failure passes by itself.
-  return Engine.make(engine, { maxDataBytes, retrySchedule: Schedule.recurs(0) })
+  return Engine.make({ ...engine, hints }, { maxDataBytes, retrySchedule: Schedule.recurs(0) })
 })
 
 /**
@@ -171,4 +186,4 @@ export const layer = (options: Options): Layer.Layer<StorageBackend, Backend> =>
  * @since 0.1.0
  */
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<StorageBackend, Backend | Config.ConfigError> =>
-  Layer.effect(StorageBackend, Effect.flatMap(Config.unwrap(options), make))
+  Layer.effect(StorageBackend, Effect.flatMap(readOptions(options), make))

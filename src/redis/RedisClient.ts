@@ -13,18 +13,24 @@
  * In a cluster, each command is sent to the node that has its key, also after the cluster has moved the key's slot.
  */
 import { createHash } from "node:crypto"
+import type * as Config from "effect/Config"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
+import * as RcRef from "effect/RcRef"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { ConnectionTimeoutError, createClient, createCluster } from "redis"
 import { misconfigured } from "../engine/internal/failure.ts"
 import { failureOf, hideArguments, isNotSent, messageOf } from "../engine/internal/redis/failure.ts"
+import { registerListen } from "../engine/internal/redis/listen.ts"
 import { registerTimed, type Timed, type Timeout } from "../engine/internal/redis/timed.ts"
 import { startTimer } from "../engine/internal/timer.ts"
+import { readOptions } from "../internal/config.ts"
 import type { Backend } from "../StorageError.ts"
+import { makeListen, type Subscriber, tellGap } from "./internal/listening.ts"
 
 /**
  * The service for a single server, with the options of node-redis's `createClient`. Here `disableOfflineQueue` is true
@@ -48,6 +54,28 @@ export const layer = (options: ClientOptions = {}): Layer.Layer<Redis.Redis, Bac
   Layer.effect(Redis.Redis, makeSingle(options))
 
 /**
+ * The service for a single server, set up from configuration.
+ *
+ * @example
+ * ```ts
+ * import * as Redis from "effect-versioned-store/Redis"
+ * import * as RedisClient from "effect-versioned-store/RedisClient"
+ * import { Config, Layer } from "effect"
+ *
+ * export const Storage = Redis.layer({ verify: true }).pipe(
+ *   Layer.provide(RedisClient.layerConfig({ url: Config.NonEmptyString("REDIS_URL") }))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<ClientOptions>
+): Layer.Layer<Redis.Redis, Backend | Config.ConfigError> =>
+  Layer.effect(Redis.Redis, Effect.flatMap(readOptions(options), makeSingle))
+
+/**
  * The options of node-redis's `createClient`.
  *
  * @category models
@@ -68,7 +96,8 @@ export type ClusterOptions = Parameters<typeof createCluster>[0]
  * nodes, and the client asks them for the others.
  *
  * `send` treats the first argument as the key, which it is in almost all commands. Scripts are loaded on the node that
- * runs them. If no node can be reached, building the Layer fails with `Backend`.
+ * runs them. If no node can be reached, building the Layer fails with `Backend`, after at most 5 seconds for each of
+ * `rootNodes`.
  *
  * @example
  * ```ts
@@ -89,13 +118,39 @@ export type ClusterOptions = Parameters<typeof createCluster>[0]
 export const layerCluster = (options: ClusterOptions): Layer.Layer<Redis.Redis, Backend> =>
   Layer.effect(Redis.Redis, makeCluster(options))
 
+/**
+ * The service for a Redis Cluster, set up from configuration.
+ *
+ * @example
+ * ```ts
+ * import * as Redis from "effect-versioned-store/Redis"
+ * import * as RedisClient from "effect-versioned-store/RedisClient"
+ * import { Config, Layer } from "effect"
+ *
+ * const urls = Config.map(Config.NonEmptyString("REDIS_URLS"), (text) => text.split(","))
+ *
+ * export const Storage = Redis.layer({ verify: true }).pipe(
+ *   Layer.provide(
+ *     RedisClient.layerClusterConfig({ rootNodes: Config.map(urls, (urls) => urls.map((url) => ({ url }))) })
+ *   )
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerClusterConfig = (
+  options: Config.Wrap<ClusterOptions>
+): Layer.Layer<Redis.Redis, Backend | Config.ConfigError> =>
+  Layer.effect(Redis.Redis, Effect.flatMap(readOptions(options), makeCluster))
+
 // -----------------------------------------------------------------------------
 
 /** How long a connection may stay without an answer after a command on it was given up. */
 const silenceLimit = "1 second"
 
 /** How long connecting may take, until the client has sent its first commands and is ready. */
-const connectTimeout = "5 seconds"
+const connectTimeout = Duration.seconds(5)
 
 const attempt = <A>(f: (signal: AbortSignal) => Promise<A>): Effect.Effect<A, Redis.RedisError> =>
   Effect.tryPromise({ try: f, catch: (cause) => new Redis.RedisError({ cause: hideArguments(cause) }) })
@@ -322,13 +377,38 @@ const makeSingle = Effect.fnUntraced(function* (options: ClientOptions) {
       return Effect.never
     })
   })
-  return registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send))
+  const listen = makeListen(yield* makeSubscriber(open()), attempt)
+  return registerListen(registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send)), listen)
+})
+
+/** How often a connection that only hears channels is asked whether it still answers. */
+const listeningInterval = "5 seconds"
+
+/**
+ * Makes the one connection that hears all channels of a server, open while there are any. After a lost connection, the
+ * client subscribes again by itself before it says that it is ready.
+ */
+const makeSubscriber = Effect.fnUntraced(function* (
+  open: Effect.Effect<ReturnType<typeof createClient>, Redis.RedisError, Scope.Scope>
+): Effect.fn.Return<Effect.Effect<Subscriber, Redis.RedisError, Scope.Scope>, never, Scope.Scope> {
+  const subscriber = yield* RcRef.make({
+    acquire: Effect.gen(function* () {
+      const client = yield* open
+      const listeners: Subscriber["listeners"] = new Set()
+      client.on("ready", () => tellGap(listeners))
+      const watch = yield* makeWatchAll(() => [client])
+      yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(listeningInterval), watch)))
+      return { client, listeners }
+    })
+  })
+  return RcRef.get(subscriber)
 })
 
 /** The key that decides which node a command is sent to. */
 const keyOf = ([name = "", ...args]: ReadonlyArray<string>) => (/^EVAL/i.test(name) ? args[2] : args[0])
 
-const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
+/** Makes a connected client of a cluster, and the function that logs the errors of its connections. */
+const openCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
   const { defaults, rootNodes } = options
   yield* Effect.forEach([defaults, ...rootNodes], (node) => checkUrl(node?.url))
   // If the first attempt can't reach a node, another node may have replaced it, so the client gives up and asks again
@@ -336,6 +416,11 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
   const strategy = reconnectStrategy(
     (retries, cause: Error & { readonly syscall?: string }) =>
       retries === 0 && !cause.constructor.name.startsWith("Socket") && !/^(read|write)$/.test(cause.syscall ?? "")
+  )
+  // The client does not close a connection on which it still waits for its first answer.
+  const { signal } = yield* Effect.acquireRelease(
+    Effect.sync(() => new AbortController()),
+    (controller) => Effect.sync(() => controller.abort())
   )
   const cluster = yield* Effect.acquireRelease(
     Effect.sync(() =>
@@ -345,7 +430,7 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
         defaults: {
           disableOfflineQueue: true,
           ...defaults,
-          socket: { reconnectStrategy: strategy, ...defaults?.socket }
+          socket: { reconnectStrategy: strategy, signal, ...defaults?.socket } as NonNullable<ClientOptions["socket"]>
         }
       })
     ),
@@ -359,10 +444,19 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
   }
   cluster.on("error", warn).on("node-error", warn)
   yield* Effect.mapError(
-    attempt(() => cluster.connect()),
+    Effect.timeoutOrElse(Effect.asVoid(attempt(() => cluster.connect())), {
+      // The client tries one node after the other.
+      duration: Duration.times(connectTimeout, rootNodes.length),
+      orElse: () => Effect.fail(new Redis.RedisError({ cause: new ConnectionTimeoutError() }))
+    }),
     // The client's own error only says that it has found no node.
     ({ cause }) => notConnected(new Redis.RedisError({ cause: lastCause ?? cause }))
   )
+  return { cluster, warn }
+})
+
+const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
+  const { cluster, warn } = yield* openCluster(options)
 
   // The client would keep a connection that has failed, although another node may have replaced the node meanwhile.
   const rediscover = attempt(() => {
@@ -404,7 +498,10 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
     }
   })
 
-  return registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send))
+  const listeners: Subscriber["listeners"] = new Set()
+  cluster.on("node-ready", () => tellGap(listeners))
+  const listen = makeListen(Effect.succeed({ client: cluster, listeners }), attempt)
+  return registerListen(registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send)), listen)
 })
 
 const shas = new Map<string, string>()

@@ -223,8 +223,8 @@ export const TaskRecord = Schema.StructWithRest(
     /** The JSON-RPC error of a failed task. */
     error: Schema.optionalKey(Schema.Json),
     /**
-     * The epoch second until which the task counts towards its owner's limit. If it is left out, the task does not
-     * count.
+     * The epoch second until which the task counts towards its owner's limit. Null if it counts for ever. If it is
+     * left out, the task does not count.
      */
     placeUntil: Schema.optionalKey(Schema.NullOr(Schema.Int))
   }),
@@ -238,6 +238,71 @@ export const TaskRecord = Schema.StructWithRest(
  * @since 0.1.0
  */
 export type TaskRecord = typeof TaskRecord.Type
+
+/**
+ * The tool call that made a task, in the form of the `params` of its `tools/call` request.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Request {
+  /** The name of the tool. */
+  readonly name: string
+  /** The arguments of the tool. */
+  readonly arguments?: Readonly<Record<string, Schema.Json>> | undefined
+  readonly _meta?: { readonly progressToken?: string | number | undefined } | undefined
+}
+
+/**
+ * The tool call that made a task, if the task was created with its `request`, or by pmcp-tasks.
+ *
+ * It is in the variables `tool_name`, `arguments` and `progress_token`, where pmcp-tasks stores it. So
+ * `TaskStore.setVariables` can change it.
+ *
+ * @example
+ * ```ts
+ * import * as assert from "node:assert"
+ * import { InMemory, Task, TaskStore } from "effect-versioned-store"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = TaskStore.TaskStore.use((tasks) =>
+ *   tasks.create({
+ *     ownerId: "alice",
+ *     requestMethod: "tools/call",
+ *     request: { name: "summarize", arguments: { path: "a.txt" } }
+ *   })
+ * )
+ * const record = Effect.runSync(program.pipe(Effect.provide(TaskStore.layer.pipe(Layer.provide(InMemory.layer)))))
+ * assert.deepStrictEqual(record.variables, { tool_name: "summarize", arguments: { path: "a.txt" } })
+ * assert.deepStrictEqual(Task.request(record), { name: "summarize", arguments: { path: "a.txt" } })
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const request = ({ variables }: TaskRecord): Request | undefined => {
+  const { tool_name: name, arguments: toolArguments, progress_token: progressToken } = variables
+  if (typeof name !== "string") return undefined
+  return {
+    name,
+    ...(isJsonObject(toolArguments) ? { arguments: toolArguments } : {}),
+    ...(typeof progressToken === "string" || typeof progressToken === "number" ? { _meta: { progressToken } } : {})
+  }
+}
+
+const isJsonObject = (value: Schema.Json | undefined): value is Readonly<Record<string, Schema.Json>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+/**
+ * The variables that hold a tool call.
+ *
+ * @internal
+ */
+export const requestVariables = ({ _meta, arguments: toolArguments, name }: Request): Record<string, Schema.Json> => ({
+  tool_name: name,
+  ...(toolArguments === undefined ? {} : { arguments: toolArguments }),
+  ...(_meta?.progressToken === undefined ? {} : { progress_token: _meta.progressToken })
+})
 
 /**
  * The input requests of a task, and the client's responses so far.

@@ -6,7 +6,7 @@
  * completions race, one wins and the other fails with `InvalidTransition`.
  */
 import * as Clock from "effect/Clock"
-import * as Config from "effect/Config"
+import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
@@ -18,7 +18,8 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { checkLimit } from "../internal/options.ts"
+import { readOptions } from "../internal/config.ts"
+import { checkBoolean, checkLimit } from "../internal/options.ts"
 import { lastMillisecond, toMillis } from "../internal/time.ts"
 import { StorageBackend, type VersionedRecord } from "../StorageBackend.ts"
 import { type Backend, type CapacityExceeded, type InvalidCursor, VersionConflict } from "../StorageError.ts"
@@ -59,8 +60,25 @@ export interface CreateOptions {
   readonly ttl?: Duration.Input | undefined
   /** How long clients should wait between two polls of it; the store's `pollInterval` if it is left out. */
   readonly pollInterval?: Duration.Input | undefined
-  /** Its first variables, for example what it is to work on. No worker sees the task without them. */
+  /** Its first variables. No worker sees the task without them. */
   readonly variables?: Readonly<Record<string, Schema.Json>> | undefined
+  /**
+   * The tool call that makes the task: the `params` of its `tools/call` request. No worker sees the task without it.
+   * `Task.request` reads it from the task's record. It is stored in the variables `tool_name`, `arguments` and
+   * `progress_token`, as pmcp-tasks stores it, so the limits of variables hold, and it replaces variables of these
+   * names.
+   */
+  readonly request?: Task.Request | undefined
+  /**
+   * The task's id. By default it is a new one, which sorts by the time of creation and can't be guessed. It may be any
+   * text that a key can have as its id, such as a UUID, up to 512 bytes of UTF-8, and must not start with `!`. If not,
+   * the creation fails with `InvalidKey`.
+   *
+   * If the owner has a record with this id, the creation fails with `TaskAlreadyExists`. So a creation with an id can
+   * be called again if its outcome is unknown. The id of a task is free again once the task is removed, or its time of
+   * `grace` is over.
+   */
+  readonly id?: string | undefined
 }
 
 /**
@@ -71,7 +89,12 @@ export interface CreateOptions {
  */
 export interface ListOptions {
   readonly ownerId: string
-  /** The most tasks in one page, from 1 to 1,000; 100 by default. */
+  /** The status of the tasks that are listed, or several; tasks of all statuses by default. */
+  readonly status?: Task.Status | ReadonlyArray<Task.Status> | undefined
+  /**
+   * The most tasks in one page, from 1 to 1,000; 100 by default. With a `status`, a page looks at no more tasks than
+   * this, and leaves out those of another status.
+   */
   readonly limit?: number | undefined
   /** The cursor of the previous page. */
   readonly cursor?: string | undefined
@@ -165,9 +188,12 @@ export class TaskStore extends Context.Service<
   TaskStore,
   {
     /**
-     * Creates a task with status `working`, its variables in the same write. Two requests, however many tasks the owner
-     * has: one takes a place in the owner's limit, and one writes the task. One more if this process has not seen the
-     * owner's places yet.
+     * Creates a task with status `working`, and its variables and request in the same write. Two requests, however many
+     * tasks the owner has: one takes a place in the owner's limit, and one writes the task. One more if this process
+     * has not seen the owner's places yet.
+     *
+     * If the task's `id` is taken, a third request gives the place back. If the owner has no free place, one request
+     * looks whether the `id` is taken.
      *
      * If the creation fails or is interrupted, its place comes free again, unless the task was created. Only if the
      * process dies in between, or a write's outcome stays `unknown`, the place may stay taken until the task's expiry.
@@ -177,6 +203,7 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<
       Task.TaskRecord,
       | AccessError
+      | TaskError.TaskAlreadyExists
       | TaskError.TooManyTasks
       | TaskError.TtlTooLong
       | TaskError.InvalidVariables
@@ -191,7 +218,10 @@ export class TaskStore extends Context.Service<
      */
     readonly get: (key: TaskKey) => Effect.Effect<Task.TaskRecord, ReadError>
 
-    /** Moves a task to another status, with a message that replaces the one before. Two requests. */
+    /**
+     * Moves a task to another status, with a message that replaces the one before. Two requests. If the status is
+     * terminal and tasks that have ended do not count (`countTerminal`), a third one frees the task's place.
+     */
     readonly updateStatus: (
       key: TaskKey,
       status: Task.Status,
@@ -225,7 +255,10 @@ export class TaskStore extends Context.Service<
     /** Returns the result of a task that has ended, or null if it has none. One request. */
     readonly getResult: (key: TaskKey) => Effect.Effect<Schema.Json, ReadError | TaskError.TaskNotReady>
 
-    /** Ends a task and stores its result, in one write. A status that is not terminal is a defect. Two requests. */
+    /**
+     * Ends a task and stores its result, in one write. A status that is not terminal is a defect. Two requests. If
+     * tasks that have ended do not count (`countTerminal`), a third one frees the task's place.
+     */
     readonly completeWithResult: (
       key: TaskKey,
       outcome: {
@@ -235,7 +268,10 @@ export class TaskStore extends Context.Service<
       }
     ) => Effect.Effect<Task.TaskRecord, ChangeError | TaskError.InvalidTransition | PayloadError>
 
-    /** Ends a task as `failed` and stores its JSON-RPC error, in one write. Two requests. */
+    /**
+     * Ends a task as `failed` and stores its JSON-RPC error, in one write. Two requests. If tasks that have ended do
+     * not count (`countTerminal`), a third one frees the task's place.
+     */
     readonly fail: (
       key: TaskKey,
       error: Schema.Json,
@@ -279,12 +315,16 @@ export class TaskStore extends Context.Service<
     readonly inputSnapshot: (key: TaskKey) => Effect.Effect<Task.InputSnapshot, ReadError>
 
     /**
-     * Reads one page of an owner's tasks, newest first. Records that can't be read as tasks are left out, and their ids
-     * are in `unreadable`. One request, as for a page of any listing.
+     * Reads one page of an owner's tasks, newest first, also of those that have expired and can still be read. Tasks
+     * with ids of the caller's own are where their ids sort. Records that can't be read as tasks are left out, and
+     * their ids are in `unreadable`, whatever `status` is asked for. One request, as for a page of any listing.
      */
     readonly list: (options: ListOptions) => Effect.Effect<Page, AccessError | InvalidCursor>
 
-    /** Cancels a task that has not ended. Two requests. */
+    /**
+     * Cancels a task that has not ended. Two requests. If tasks that have ended do not count (`countTerminal`), a third
+     * one frees the task's place.
+     */
     readonly cancel: (
       key: TaskKey,
       statusMessage?: string
@@ -292,7 +332,7 @@ export class TaskStore extends Context.Service<
 
     /**
      * Removes a task, whatever its status, and frees its place in the owner's limit. If the place can't be freed at
-     * once, that is tried again in the background. Three requests.
+     * once, that is tried again in the background. Three requests; two if the task has given up its place already.
      *
      * A record that can't be read as a task is removed too. Its place then comes free when the task would have expired.
      */
@@ -360,6 +400,16 @@ export interface Options {
    * of its task's life.
    */
   readonly maxTasksPerOwner?: number | undefined
+  /**
+   * Whether a task that has ended counts towards `maxTasksPerOwner` until it expires or is removed; true by default. If
+   * false, those tasks count that work or wait for input, and have not expired.
+   *
+   * A task then gives up its place when it ends, in one more request. That request never runs before the task has
+   * ended, so the limit is never passed. If the place can't be freed at once, that is tried again in the background. If
+   * the process dies in between, or a write's outcome stays `unknown`, the place may stay taken until the task's
+   * expiry, and so do the places of tasks that a store without this option or pmcp-tasks has ended.
+   */
+  readonly countTerminal?: boolean | undefined
   /** How long clients should wait between two reads; 500 ms by default. */
   readonly pollInterval?: Duration.Input | undefined
   /** Whether the anonymous owners `""` and `"local"` may have tasks; false by default. */
@@ -376,14 +426,20 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const backend = yield* StorageBackend
   const tasks = makeTasks(backend, settings)
   const { change, changeRecord, get } = tasks
+  const { create, end, remove } = yield* makeLife(backend, tasks, settings)
   const { changes, awaitTerminal } = makeWatch(backend, tasks, settings.pollMillis)
   const { limits } = settings
 
-  const updateStatus = (key: TaskKey, status: Task.Status, statusMessage?: string) =>
-    change(key, () => Rules.updateStatus(key.taskId, "updateStatus", Task.Status, status, statusMessage, limits))
+  const updateStatus = (key: TaskKey, status: Task.Status, statusMessage?: string) => {
+    const changeStatus = Schema.is(Task.TerminalStatus)(status) ? end : change
+    return changeStatus(key, () =>
+      Rules.updateStatus(key.taskId, "updateStatus", Task.Status, status, statusMessage, limits)
+    )
+  }
 
   return TaskStore.of({
-    ...(yield* makeLife(backend, tasks, settings)),
+    create,
+    remove,
     get,
     updateStatus,
     setStatusMessage: (key, message) => change(key, () => Rules.setStatusMessage(key.taskId, message, limits)),
@@ -394,8 +450,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
       Effect.flatMap(get(key), ({ result, task: { status, taskId } }) =>
         Task.isTerminal(status) ? Effect.succeed(result) : Effect.fail(new TaskError.TaskNotReady({ taskId, status }))
       ),
-    completeWithResult: (key, outcome) => change(key, () => Rules.completeWithResult(key.taskId, outcome, limits)),
-    fail: (key, error, statusMessage) => change(key, () => Rules.fail(key.taskId, error, statusMessage, limits)),
+    completeWithResult: (key, outcome) => end(key, () => Rules.completeWithResult(key.taskId, outcome, limits)),
+    fail: (key, error, statusMessage) => end(key, () => Rules.fail(key.taskId, error, statusMessage, limits)),
     setError: (key, error) => change(key, () => Rules.setError(key.taskId, error, limits)),
     getError: (key) => Effect.map(get(key), ({ error }) => Option.fromNullishOr(error)),
     recordInputRequests: (key, requests) => change(key, () => Rules.recordInputRequests(key.taskId, requests, limits)),
@@ -465,7 +521,7 @@ export const layerWith = (options: Options): Layer.Layer<TaskStore, never, Stora
 export const layerConfig = (
   options: Config.Wrap<Options>
 ): Layer.Layer<TaskStore, Config.ConfigError, StorageBackend> =>
-  Layer.effect(TaskStore, Effect.flatMap(Config.unwrap(options), make))
+  Layer.effect(TaskStore, Effect.flatMap(readOptions(options), make))
 
 // -----------------------------------------------------------------------------
 
@@ -474,6 +530,7 @@ type Settings = ReturnType<typeof resolve>
 /** The options with their defaults, checked. */
 const resolve = ({
   allowAnonymous = false,
+  countTerminal = true,
   defaultTtl = "1 hour",
   grace = "1 hour",
   maxPayloadBytes = 1024 * 1024,
@@ -497,6 +554,7 @@ const resolve = ({
   const pollMillis = toPollMillis(pollInterval)
   return {
     allowAnonymous,
+    countTerminal: checkBoolean("countTerminal", countTerminal),
     limits,
     maxTasksPerOwner,
     defaultMillis: wholeMillis("defaultTtl", defaultTtl),
@@ -542,10 +600,14 @@ const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySc
     return { record: yield* taskIn(stored), version: stored.version }
   })
 
-  /** Changes a task by a function that returns the changed task as `next`, or none to write nothing. */
+  /**
+   * Changes a task by a function that returns the changed task as `next`, or none to write nothing. If `onLanded` is
+   * given, a write that was sent is not interrupted, and `onLanded` runs as soon as the write has landed.
+   */
   const changeRecord = Effect.fnUntraced(function* <A extends { readonly next: Task.TaskRecord | undefined }, E>(
     taskKey: TaskKey,
-    rule: (record: Task.TaskRecord) => Result.Result<A, E>
+    rule: (record: Task.TaskRecord) => Result.Result<A, E>,
+    onLanded?: (landed: A) => void
   ) {
     const key = yield* locate(taskKey)
     const decide = Effect.fnUntraced(function* (stored: VersionedRecord | undefined) {
@@ -563,7 +625,7 @@ const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySc
     })
     return yield* contended(
       key.id,
-      update<A, DecisionError<typeof decide>, never>({ key, decide, isShared: true, retrySchedule })
+      update<A, DecisionError<typeof decide>, never>({ key, decide, isShared: true, retrySchedule, onLanded })
     )
   })
 
@@ -605,58 +667,127 @@ const contended = <A, E>(taskId: string, effect: Effect.Effect<A, E>) =>
       : (error as Exclude<E, VersionConflict>)
   )
 
-/** Creates and removes tasks, each together with its place. */
-const makeLife = Effect.fnUntraced(function* (
-  backend: StorageBackend["Service"],
-  { locate, ownerOf, update }: Tasks,
-  { defaultMillis, graceMillis, limits, maxMillis, maxTasksPerOwner, pollMillis, retrySchedule }: Settings
-) {
-  const quota = yield* Quota.make(maxTasksPerOwner)
+/** Creates, ends and removes tasks, each together with its place. */
+const makeLife = Effect.fnUntraced(function* (backend: StorageBackend["Service"], tasks: Tasks, settings: Settings) {
+  const quota = yield* Quota.make(settings.maxTasksPerOwner)
   const runApart = yield* RunApart.make
+  return {
+    create: makeCreate(backend, tasks, settings, quota, runApart),
+    end: settings.countTerminal ? tasks.change : makeEnd(tasks, quota, runApart),
+    remove: makeRemove(tasks, settings, quota, runApart)
+  }
+})
 
-  const create = Effect.fnUntraced(function* (options: CreateOptions) {
-    const { ownerId, pollInterval, requestMethod, ttl, variables = {} } = options
-    const owner = yield* ownerOf(ownerId)
-    const wanted = ttl === undefined ? undefined : wholeMillis("ttl", ttl)
-    if (wanted !== undefined && wanted > maxMillis) {
-      return yield* new TaskError.TtlTooLong({ ttl: wanted, limit: maxMillis })
-    }
-    const lifeMillis = wanted ?? Math.min(defaultMillis, maxMillis)
-    const now = yield* Clock.currentTimeMillis
-    const expiryMillis = now + lifeMillis
-    const expires = expiryMillis + graceMillis <= lastMillisecond
-    const [id, time] = [newTaskId(now), isoOf(now)]
-    const place = expires ? placeUntil(maxTasksPerOwner, expiryMillis, lifeMillis) : null
-    const bare: Task.TaskRecord = {
-      task: {
-        taskId: id,
-        status: "working",
-        createdAt: time,
-        lastUpdatedAt: time,
-        ttl: Number.isSafeInteger(lifeMillis) ? lifeMillis : null,
-        pollInterval: pollInterval === undefined ? pollMillis : toPollMillis(pollInterval)
-      },
-      ownerId: owner,
-      variables: {},
-      result: null,
-      requestMethod,
-      expiresAt: expires ? isoOf(expiryMillis) : null,
-      placeUntil: place
-    }
-    const record = yield* Effect.fromResult(Rules.setVariables(id, variables, limits)(bare))
-    const key = yield* Effect.fromResult(StorageKey.make({ owner, id }))
-    const expiresAt = expires ? DateTime.makeUnsafe(expiryMillis + graceMillis) : undefined
-    // The id is new, so a conflict would be a defect.
+/** Creates a task, after it has taken a place for it. */
+const makeCreate = (
+  backend: StorageBackend["Service"],
+  { ownerOf }: Tasks,
+  settings: Settings,
+  quota: Quota.Quota,
+  runApart: RunApart.RunApart
+) => {
+  /** The error of a creation that is refused a place: another creation may have made its task already. */
+  const refusal = (key: StorageKey.StorageKey, refused: TaskError.TooManyTasks) =>
+    Effect.matchEffect(backend.get(key), {
+      onSuccess: () => Effect.fail(new TaskError.TaskAlreadyExists({ taskId: key.id })),
+      onFailure: (error) => Effect.fail(error._tag === "RecordNotFound" ? refused : error)
+    })
+
+  return Effect.fnUntraced(function* (options: CreateOptions) {
+    const owner = yield* ownerOf(options.ownerId)
+    const { expiresAt, place, record } = yield* Effect.fromResult(
+      newTask(owner, yield* Clock.currentTimeMillis, options, settings)
+    )
+    const taskId = record.task.taskId
+    const key = yield* Effect.fromResult(StorageKey.make({ owner, id: taskId }))
+    if (isReserved(taskId)) return yield* new StorageKey.InvalidKey({ part: "id", problem: "Reserved" })
     const creation = Effect.catchTags(backend.putIfVersion(key, yield* encode(record), 0, { expiresAt }), {
-      VersionConflict: Effect.die,
+      VersionConflict: () => Effect.fail(new TaskError.TaskAlreadyExists({ taskId })),
       RecordNotFound: Effect.die,
       InvalidData: Effect.die
     })
-    yield* runApart(contended(id, quota.withPlace(owner, place, creation)))
+    const created = contended(taskId, quota.withPlace(owner, place, creation))
+    yield* runApart(
+      options.id === undefined ? created : Effect.catchTag(created, "TooManyTasks", (error) => refusal(key, error))
+    )
     return record
   })
+}
 
-  const remove = Effect.fnUntraced(function* (taskKey: TaskKey) {
+/** A task as it is created, with the expiry of its record and of its place. */
+const newTask = (
+  ownerId: string,
+  now: number,
+  { id = newTaskId(now), pollInterval, request, requestMethod, ttl, variables = {} }: CreateOptions,
+  { defaultMillis, graceMillis, limits, maxMillis, maxTasksPerOwner, pollMillis }: Settings
+): Result.Result<
+  { readonly record: Task.TaskRecord; readonly place: number | null; readonly expiresAt: DateTime.Utc | undefined },
+  TaskError.TtlTooLong | TaskError.InvalidVariables | TaskError.VariablesTooLarge
+> => {
+  const wanted = ttl === undefined ? undefined : wholeMillis("ttl", ttl)
+  if (wanted !== undefined && wanted > maxMillis) {
+    return Result.fail(new TaskError.TtlTooLong({ ttl: wanted, limit: maxMillis }))
+  }
+  const lifeMillis = wanted ?? Math.min(defaultMillis, maxMillis)
+  const expiryMillis = now + lifeMillis
+  const expires = expiryMillis + graceMillis <= lastMillisecond
+  const place = expires ? placeUntil(maxTasksPerOwner, expiryMillis, lifeMillis) : null
+  const bare: Task.TaskRecord = {
+    task: {
+      taskId: id,
+      status: "working",
+      createdAt: isoOf(now),
+      lastUpdatedAt: isoOf(now),
+      ttl: Number.isSafeInteger(lifeMillis) ? lifeMillis : null,
+      pollInterval: pollInterval === undefined ? pollMillis : toPollMillis(pollInterval)
+    },
+    ownerId,
+    variables: {},
+    result: null,
+    requestMethod,
+    expiresAt: expires ? isoOf(expiryMillis) : null,
+    placeUntil: place
+  }
+  const withVariables = Rules.setVariables(id, variables, limits)(bare)
+  const withRequest =
+    request === undefined ? withVariables : Result.flatMap(withVariables, Rules.setRequest(id, request, limits))
+  const expiresAt = expires ? DateTime.makeUnsafe(expiryMillis + graceMillis) : undefined
+  return Result.map(withRequest, (record) => ({ record, place, expiresAt }))
+}
+
+/** Ends a task. The write that ends it takes its place out of its record, and the place is freed after that. */
+const makeEnd =
+  ({ changeRecord }: Tasks, quota: Quota.Quota, runApart: RunApart.RunApart): Tasks["change"] =>
+  (key, makeRule) =>
+    Effect.suspend(() => {
+      let ended: ReturnType<typeof Rules.giveUpPlace> | undefined
+      const giveBack = Effect.suspend(() =>
+        ended?.place === undefined ? Effect.void : quota.giveBack(ended.next.ownerId, ended.place)
+      )
+      return Effect.fromResult(makeRule()).pipe(
+        Effect.flatMap((rule) =>
+          changeRecord(
+            key,
+            (record) => Result.map(rule(record), Rules.giveUpPlace),
+            (landed) => {
+              ended = landed
+            }
+          )
+        ),
+        Effect.map(({ next }) => next),
+        Effect.onExit(() => giveBack),
+        runApart
+      )
+    })
+
+/** Removes a task, and frees its place after that. */
+const makeRemove = (
+  { locate, update }: Tasks,
+  { retrySchedule }: Settings,
+  quota: Quota.Quota,
+  runApart: RunApart.RunApart
+) =>
+  Effect.fnUntraced(function* (taskKey: TaskKey) {
     const key = yield* locate(taskKey)
     let place: number | null | undefined
     const decide = (stored: VersionedRecord | undefined) => {
@@ -684,9 +815,6 @@ const makeLife = Effect.fnUntraced(function* (
     )
   })
 
-  return { create, remove }
-})
-
 /** How many unreadable records are remembered as logged. */
 const maxWarned = 10_000
 
@@ -702,7 +830,9 @@ const makeList = (backend: StorageBackend["Service"], ownerOf: Tasks["ownerOf"])
       return Effect.logWarning(`Left out of a list of tasks: ${error.reason.description}`)
     })
 
-  return Effect.fnUntraced(function* ({ ownerId, ...page }: ListOptions) {
+  return Effect.fnUntraced(function* ({ ownerId, status, ...page }: ListOptions) {
+    const wanted = typeof status === "string" ? [status] : status
+    for (const one of wanted ?? []) Rules.checkStatus("list", Task.Status, one)
     const owner = yield* ownerOf(ownerId)
     const prefix = yield* Effect.fromResult(StoragePrefix.make({ owner, idPrefix: "" }))
     const { cursor, records } = yield* backend.listByPrefix(prefix, { ...page, order: "descending" })
@@ -713,7 +843,9 @@ const makeList = (backend: StorageBackend["Service"], ownerOf: Tasks["ownerOf"])
       if (Result.isFailure(task)) {
         unreadable.push(stored.key.id)
         yield* warnOnce(stored.key, task.failure)
-      } else if (task.success !== undefined) tasks.push(task.success)
+      } else if (task.success !== undefined && (wanted?.includes(task.success.task.status) ?? true)) {
+        tasks.push(task.success)
+      }
     }
     return { tasks, unreadable, cursor }
   })

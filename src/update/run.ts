@@ -31,6 +31,7 @@ import {
   withoutParent
 } from "./lanes.ts"
 import { bySchedule, monotonicMillis, type Retry, untilDeadline } from "./retry.ts"
+import { problemInTransaction } from "./transacting.ts"
 
 /**
  * Whether updates of one record that run at the same time in one process share writes. They do by default: `update`,
@@ -217,6 +218,8 @@ export const make = (backend: StorageBackend["Service"]): Run => {
 
   return (update) =>
     Effect.withFiber((fiber) => {
+      const problem = problemInTransaction(fiber, backend, update.key)
+      if (problem !== undefined) return problem
       const clock = fiber.getRef(Clock.Clock)
       const { isShared, retrySchedule } = update
       if (retrySchedule !== undefined) {

@@ -196,6 +196,7 @@ describe("DynamoDb, when its Layer is built,", () => {
         [{ attributes: { sortKey: null } }, "attributes.sortKey must be a string that is not empty: it is null"],
         [{ attributes: { data: "PK" } }, 'attributes must have different names: "PK" is the name of two attributes'],
         [{ consistentRead: "false" }, 'consistentRead must be true or false: it is "false"'],
+        [{ verify: "yes" }, 'verify must be true or false: it is "yes"'],
         [{ requestTimeout: Number.NaN }, /^requestTimeout must be a duration of zero or more.*: it is NaN$/],
         [{ requestTimeout: "soon" }, /^requestTimeout must be a duration of zero or more.*: it is "soon"$/],
         [{ requestTimeout: "-1 seconds" }, /^requestTimeout must be a duration of zero or more/],

@@ -4,6 +4,7 @@ import { afterEach, assert, beforeEach, describe, it, vi } from "@effect/vitest"
 import { Config, ConfigProvider, DateTime, Effect, Layer, Logger } from "effect"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
+import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 
 const key = makeUnsafe({ owner: "alice", id: "a" })
@@ -55,13 +56,13 @@ afterEach(() => vi.unstubAllEnvs())
 
 /** Runs an effect with a backend that the environment sets up. */
 const withEnv = <A, E>(
-  layer: Layer.Layer<StorageBackend, Config.ConfigError>,
+  layer: Layer.Layer<StorageBackend, Backend | Config.ConfigError>,
   env: Record<string, string>,
   f: (backend: StorageBackend["Service"]) => Effect.Effect<A, E>
 ) =>
   StorageBackend.use(f).pipe(
     Effect.provide(Layer.fresh(layer)),
-    Effect.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env }))),
+    Effect.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: { DYNAMODB_VERIFY: "false", ...env } }))),
     Effect.provide(Logger.layer([]))
   )
 

@@ -54,6 +54,41 @@ describe("Task", () => {
   })
 })
 
+describe("Task.request", () => {
+  const old = Schema.decodeUnknownSync(Task.TaskRecord)(JSON.parse(fixtures.old))
+  const requestIn = (variables: Task.TaskRecord["variables"]) => Task.request({ ...old, variables })
+
+  it("is the tool call that pmcp-tasks has stored in the variables", () => {
+    assert.deepStrictEqual(requestIn({ tool_name: "import", arguments: { a: [1] }, progress_token: "t", step: 1 }), {
+      name: "import",
+      arguments: { a: [1] },
+      _meta: { progressToken: "t" }
+    })
+    assert.deepStrictEqual(requestIn({ tool_name: "import", progress_token: 0 }), {
+      name: "import",
+      _meta: { progressToken: 0 }
+    })
+  })
+
+  it("has no part that is not of its type, and is none without the name of a tool", () => {
+    for (const wrong of [null, [1], "a"]) {
+      assert.deepStrictEqual(requestIn({ tool_name: "import", arguments: wrong, progress_token: {} }), {
+        name: "import"
+      })
+    }
+    assert.isUndefined(requestIn({ tool_name: 1, arguments: {} }))
+    assert.isUndefined(requestIn({}))
+  })
+
+  it("comes back as it was stored", () => {
+    const request = { name: "import", arguments: JSON.parse('{"__proto__":1}'), _meta: { progressToken: 7 } }
+    assert.deepStrictEqual(requestIn(Task.requestVariables(request)), request)
+    assert.deepStrictEqual(Task.requestVariables({ name: "list", arguments: undefined, _meta: {} }), {
+      tool_name: "list"
+    })
+  })
+})
+
 describe("Task.expiresAt", () => {
   it("takes a leap second for the second after it", () => {
     const old = Schema.decodeUnknownSync(Task.TaskRecord)(JSON.parse(fixtures.old))

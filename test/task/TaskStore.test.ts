@@ -90,6 +90,15 @@ describe("an option of the task store", () => {
     )
   }
 
+  it.effect("is checked when the Layer is built: countTerminal", () =>
+    Effect.gen(function* () {
+      for (const value of ["false", 0, null]) {
+        assert.include(yield* build({ countTerminal: value }), "countTerminal must be true or false")
+      }
+      for (const value of [true, false, undefined]) assert.strictEqual(yield* build({ countTerminal: value }), "built")
+    })
+  )
+
   for (const name of ["defaultTtl", "maxTtl", "grace", "pollInterval"]) {
     it.effect(`is checked when the Layer is built: ${name}`, () =>
       Effect.gen(function* () {

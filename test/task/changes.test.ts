@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Fiber, Layer, Logger, Schedule, Stream } from "effect"
+import { Effect, Fiber, Layer, Logger, Schedule, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InMemory from "../../src/engine/InMemory.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
@@ -248,7 +248,7 @@ describe("a new task", () => {
     }).pipe(Effect.provide(layer))
   )
 
-  it.effect("whose id is taken by chance is a defect, and replaces nothing", () =>
+  it.effect("whose id is taken by chance fails with TaskAlreadyExists, and replaces nothing", () =>
     Effect.gen(function* () {
       const backend = yield* StorageBackend
       let id = ""
@@ -259,9 +259,8 @@ describe("a new task", () => {
           return Effect.andThen(Effect.orDie(backend.put(key, "theirs")), backend.putIfVersion(key, ...args))
         }
       }))
-      const cause = yield* Effect.flip(Effect.sandbox(tasks.create({ ownerId, requestMethod })))
-      assert.isTrue(Cause.hasDies(cause))
-      assert.propertyVal(Cause.squash(cause), "_tag", "VersionConflict")
+      const error = yield* Effect.flip(tasks.create({ ownerId, requestMethod }))
+      assert.deepInclude(error, { _tag: "TaskAlreadyExists", taskId: id })
       assert.strictEqual((yield* backend.get(makeUnsafe({ owner: ownerId, id }))).data, "theirs")
     }).pipe(Effect.provide(layer))
   )

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as InMemory from "../../src/engine/InMemory.ts"
 import * as Sqlite from "../../src/engine/Sqlite.ts"
@@ -30,10 +30,11 @@ const openStore = Effect.fnUntraced(function* (backend: Backend, options: TaskSt
   return { tasks, close: Scope.close(scope, Exit.void) }
 })
 
-/** The places that are taken, and the tasks that there are. */
-const count = Effect.fnUntraced(function* (backend: Backend) {
+/** The places that are taken, and the tasks that there are, or those that have not ended if the others do not count. */
+const count = Effect.fnUntraced(function* (backend: Backend, { countTerminal = true }: TaskStore.Options = {}) {
   const { close, tasks } = yield* openStore(backend)
-  const { tasks: alive } = yield* tasks.list({ ownerId, limit: 1000 })
+  const status = countTerminal ? undefined : (["working", "input_required"] as const)
+  const { tasks: alive } = yield* tasks.list({ ownerId, status, limit: 1000 })
   yield* close
   const data = yield* Effect.match(backend.get(ledgerKey), {
     onFailure: () => '{"places":[]}',
@@ -43,8 +44,8 @@ const count = Effect.fnUntraced(function* (backend: Backend) {
   return { places: places.reduce((sum, [, count]) => sum + count, 0), tasks: alive.length }
 })
 
-const assertAsManyPlacesAsTasks = (backend: Backend, message: string) =>
-  Effect.map(count(backend), ({ places, tasks }) => {
+const assertAsManyPlacesAsTasks = (backend: Backend, message: string, options?: TaskStore.Options) =>
+  Effect.map(count(backend, options), ({ places, tasks }) => {
     assert.strictEqual(places, tasks, message)
     return tasks
   })
@@ -60,6 +61,17 @@ interface Scenario {
 
 const create = (tasks: Tasks) => tasks.create({ ownerId, requestMethod })
 
+const createAgain = (tasks: Tasks) => tasks.create({ ownerId, requestMethod, id: "again" })
+
+const uncounted: TaskStore.Options = { countTerminal: false }
+
+const endings: Record<string, (tasks: Tasks, taskId: string) => Effect.Effect<unknown, unknown>> = {
+  "a completion": (tasks, taskId) => tasks.completeWithResult({ ownerId, taskId }, { status: "completed", result: 1 }),
+  "a failure": (tasks, taskId) => tasks.fail({ ownerId, taskId }, { code: 1 }),
+  "a cancellation": (tasks, taskId) => tasks.cancel({ ownerId, taskId }),
+  "a move to a terminal status": (tasks, taskId) => tasks.updateStatus({ ownerId, taskId }, "failed")
+}
+
 const scenarios: Record<string, Scenario> = {
   "a creation in a process that has not seen the owner": { interrupted: create },
   "a creation in a process that has": { before: create, interrupted: create },
@@ -72,8 +84,48 @@ const scenarios: Record<string, Scenario> = {
     before: (tasks, other) => Effect.andThen(create(tasks), create(other)),
     interrupted: create
   },
+  "a creation whose id is taken": {
+    before: createAgain,
+    interrupted: createAgain
+  },
+  "a creation whose id is taken, if no place is free,": {
+    options: { maxTasksPerOwner: 1 },
+    before: createAgain,
+    interrupted: createAgain
+  },
   "a removal": {
     before: create,
+    interrupted: (tasks, taskId) => tasks.remove({ ownerId, taskId })
+  },
+  ...Object.fromEntries(
+    Object.entries(endings).flatMap(
+      ([name, end]): ReadonlyArray<readonly [string, Scenario]> => [
+        [name, { options: uncounted, before: create, interrupted: end }],
+        [
+          `${name} in a process that has not seen the owner`,
+          { options: uncounted, before: (_, other) => create(other), interrupted: end }
+        ],
+        [
+          `${name} that meets another process's change of the ledger`,
+          {
+            options: uncounted,
+            before: (tasks, other) => Effect.andThen(create(tasks), create(other)),
+            interrupted: end
+          }
+        ],
+        [
+          `${name} with a retry schedule`,
+          { options: { ...uncounted, retrySchedule: Schedule.recurs(3) }, before: create, interrupted: end }
+        ]
+      ]
+    )
+  ),
+  "a removal of a task that has ended": {
+    options: uncounted,
+    before: (tasks) =>
+      Effect.flatMap(create(tasks), ({ task }) =>
+        Effect.andThen(create(tasks), tasks.cancel({ ownerId, taskId: task.taskId }))
+      ),
     interrupted: (tasks, taskId) => tasks.remove({ ownerId, taskId })
   }
 }
@@ -100,7 +152,7 @@ const interruptAt = Effect.fnUntraced(function* (scenario: Scenario, name: strin
   yield* Fiber.await(fiber)
   yield* close
   const message = `${name}, interrupted at request ${step}, which was ${isApplied ? "" : "not yet "}applied`
-  yield* assertAsManyPlacesAsTasks(backend, message)
+  yield* assertAsManyPlacesAsTasks(backend, message, scenario.options)
   return requests
 })
 
@@ -126,15 +178,15 @@ describe("no place stays taken without a task, and no task is without a place", 
   const file = newFiles()
   const engines = { InMemory: InMemory.layer, Sqlite: Sqlite.layer({ filename: file() }) }
   for (const [engine, layer] of Object.entries(engines)) {
-    it.effect(`after many creations and removals that were interrupted at random, on ${engine}`, () =>
+    it.effect(`after many creations, ends and removals that were interrupted at random, on ${engine}`, () =>
       Effect.gen(function* () {
         const random = randomFrom(newSeed("interruptions"))
         const backend = yield* StorageBackend
         const wait = (most: number) => Effect.repeat(Effect.yieldNow, { times: Math.floor(random() * most) })
         const fateOf = (): Faults.Fate => ({ before: wait(8), after: wait(8) })
         const stores = yield* Effect.all([
-          openStore(wrap(backend, fateOf), { maxTasksPerOwner: 1000 }),
-          openStore(wrap(backend, fateOf), { maxTasksPerOwner: 1000 })
+          openStore(wrap(backend, fateOf), { maxTasksPerOwner: 1000, ...uncounted }),
+          openStore(wrap(backend, fateOf), { maxTasksPerOwner: 1000, ...uncounted })
         ])
         const ended = { Success: 0, Failure: 0 }
         yield* Effect.forEach(
@@ -144,7 +196,11 @@ describe("no place stays taken without a task, and no task is without a place", 
               const tasks = (stores[i % 2] ?? stores[0]).tasks
               const [oldest] = i % 4 === 0 ? (yield* tasks.list({ ownerId })).tasks : []
               const change =
-                oldest === undefined ? create(tasks) : tasks.remove({ ownerId, taskId: oldest.task.taskId })
+                oldest === undefined
+                  ? create(tasks)
+                  : i % 8 === 0
+                    ? tasks.remove({ ownerId, taskId: oldest.task.taskId })
+                    : tasks.cancel({ ownerId, taskId: oldest.task.taskId })
               const fiber = yield* Effect.forkChild(change)
               yield* wait(250)
               yield* Fiber.interrupt(fiber)
@@ -153,7 +209,7 @@ describe("no place stays taken without a task, and no task is without a place", 
           { concurrency: 12 }
         )
         for (const { close } of stores) yield* close
-        const tasks = yield* assertAsManyPlacesAsTasks(backend, `${JSON.stringify(ended)}`)
+        const tasks = yield* assertAsManyPlacesAsTasks(backend, `${JSON.stringify(ended)}`, uncounted)
         assert.isAbove(ended.Success, 20, "too few were finished")
         assert.isAbove(ended.Failure, 20, "too few were interrupted")
         console.log(`${engine}: ${JSON.stringify(ended)}, ${tasks} tasks and as many places`)
@@ -253,4 +309,185 @@ describe("a place whose write has an unknown outcome", () => {
       )
     }
   }
+})
+
+describe("a creation with an id of the caller's own, whose outcome is unknown,", () => {
+  for (const isApplied of [true, false]) {
+    it.effect(`can be called again, and makes one task: it was ${isApplied ? "" : "not "}applied`, () =>
+      Effect.gen(function* () {
+        const backend = yield* StorageBackend
+        let isFirst = true
+        const fateOf = ({ key }: Faults.Request): Faults.Fate => {
+          if (key?.id !== "again" || !isFirst) return "pass"
+          isFirst = false
+          return isApplied ? "lose" : unavailable("unknown")
+        }
+        const { close, tasks } = yield* openStore(wrap(backend, fateOf), { maxTasksPerOwner: 2 })
+        const error = yield* Effect.flip(createAgain(tasks))
+        assert.isTrue(error._tag === "Backend" && error.outcome === "unknown")
+        const again = yield* Effect.result(createAgain(tasks))
+        const outcome = again._tag === "Success" ? again.success.task.taskId : again.failure._tag
+        assert.strictEqual(outcome, isApplied ? "TaskAlreadyExists" : "again")
+        yield* tasks.get({ ownerId, taskId: "again" })
+        yield* close
+      }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+    )
+  }
+})
+
+describe("a process that dies while it ends a task", () => {
+  for (const [name, end] of Object.entries(endings)) {
+    it.effect(`leaves no task that goes on without a place, and none taken after its expiry: ${name}`, () =>
+      Effect.gen(function* () {
+        const options = { maxTasksPerOwner: 1, defaultTtl: "1 minute", ...uncounted } as const
+        const free: Array<boolean> = []
+        for (let step = 0; step < 6; step++) {
+          for (const isApplied of [false, true]) {
+            free.push(yield* Effect.provide(dieAt(step, isApplied, options, end), Layer.fresh(InMemory.layer)))
+          }
+        }
+        // It takes four requests: the task's read and write, and the ledger's read and write.
+        assert.deepStrictEqual(free, [
+          ...Array.from({ length: 7 }, () => false),
+          ...Array.from({ length: 5 }, () => true)
+        ])
+      })
+    )
+  }
+
+  /** Ends a task in a process that dies at a request. Returns whether the task's place is free before its expiry. */
+  const dieAt = Effect.fnUntraced(function* (
+    step: number,
+    isApplied: boolean,
+    options: TaskStore.Options,
+    end: (tasks: Tasks, taskId: string) => Effect.Effect<unknown, unknown>
+  ) {
+    const backend = yield* StorageBackend
+    const alive = yield* openStore(backend, options)
+    const { task } = yield* create(alive.tasks)
+    const isOver = yield* Deferred.make<void>()
+    const over = Deferred.succeed(isOver, undefined)
+    const fateOf = ({ index }: Faults.Request): Faults.Fate =>
+      index === step ? { [isApplied ? "after" : "before"]: Effect.andThen(over, Effect.never) } : "pass"
+    const dying = yield* openStore(wrap(backend, fateOf), options)
+    yield* Effect.forkDetach(Effect.ensuring(end(dying.tasks, task.taskId), over))
+    yield* Deferred.await(isOver)
+    const { status } = (yield* alive.tasks.get({ ownerId, taskId: task.taskId })).task
+    const next = yield* Effect.result(create(alive.tasks))
+    if (next._tag === "Success") assert.notStrictEqual(status, "working", `died at request ${step}`)
+    yield* TestClock.adjust("1 minute")
+    yield* create(alive.tasks)
+    assert.strictEqual((yield* Effect.flip(create(alive.tasks)))._tag, "TooManyTasks")
+    return next._tag === "Success"
+  })
+})
+
+describe("the end of a task", () => {
+  const started = Effect.gen(function* () {
+    const backend = yield* StorageBackend
+    const state = { isDown: false, goesDownAfterTask: false, writes: 0 }
+    const fateOf = ({ key, name }: Faults.Request): Faults.Fate => {
+      if (name === "get") return "pass"
+      const isLedger = key?.id.startsWith("!") === true
+      if (isLedger && state.isDown) {
+        state.writes++
+        return unavailable("not-applied")
+      }
+      return isLedger ? "pass" : { after: Effect.sync(() => (state.isDown ||= state.goesDownAfterTask)) }
+    }
+    const { close, tasks } = yield* openStore(wrap(backend, fateOf), uncounted)
+    const { task } = yield* create(tasks)
+    return { backend, close, state, tasks, taskId: task.taskId }
+  })
+
+  it.effect("succeeds though its place can't be freed yet, and the place is freed every 5 seconds until it is", () =>
+    Effect.gen(function* () {
+      const { backend, close, state, tasks, taskId } = yield* started
+      state.goesDownAfterTask = true
+      assert.strictEqual((yield* tasks.fail({ ownerId, taskId }, { code: 1 })).task.status, "failed")
+      assert.deepStrictEqual(yield* count(backend, uncounted), { places: 1, tasks: 0 })
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(state.writes, 3)
+      state.isDown = state.goesDownAfterTask = false
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(yield* count(backend, uncounted), { places: 0, tasks: 0 })
+      yield* close
+    }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+  )
+
+  it.effect("does not hold up a caller that is interrupted while the engine hangs, and its place comes free", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const answer = yield* Deferred.make<void>()
+      const isSent = yield* Deferred.make<void>()
+      let isHanging = false
+      const hang = Effect.andThen(Deferred.succeed(isSent, undefined), Deferred.await(answer))
+      const fateOf = ({ name }: Faults.Request): Faults.Fate =>
+        isHanging && name === "putIfVersion" ? { after: hang } : "pass"
+      const { close, tasks } = yield* openStore(wrap(backend, fateOf), uncounted)
+      const { task } = yield* create(tasks)
+      isHanging = true
+      const fiber = yield* Effect.forkChild(tasks.cancel({ ownerId, taskId: task.taskId }))
+      yield* Deferred.await(isSent)
+      yield* Fiber.interrupt(fiber)
+      assert.deepStrictEqual(yield* count(backend, uncounted), { places: 1, tasks: 0 })
+      yield* Deferred.succeed(answer, undefined)
+      // This waits for what was begun.
+      yield* close
+      assert.deepStrictEqual(yield* count(backend, uncounted), { places: 0, tasks: 0 })
+    }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+  )
+
+  it.effect("frees its place once among many changes of the task that share writes", () =>
+    Effect.gen(function* () {
+      const { backend, close, tasks, taskId } = yield* started
+      const others = yield* Effect.forEach([1, 2, 3], () => create(tasks))
+      const key = { ownerId, taskId }
+      const change = (i: number): Effect.Effect<unknown, unknown> =>
+        i % 2 === 0 ? tasks.setVariables(key, { [i]: i }) : tasks.cancel(key)
+      const results = yield* Effect.forEach(
+        Array.from({ length: 64 }, (_, i) => i),
+        (i) => Effect.exit(change(i)),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(results.filter(({ _tag }) => _tag === "Success").length, 33)
+      assert.strictEqual(Object.keys((yield* tasks.get(key)).variables).length, 32)
+      assert.deepStrictEqual(yield* count(backend, uncounted), { places: others.length, tasks: others.length })
+      yield* close
+    }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+  )
+
+  it.effect("frees the place of a task that never expires", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const options = { maxTasksPerOwner: 1, defaultTtl: "Infinity", maxTtl: "Infinity", ...uncounted } as const
+      const { close, tasks } = yield* openStore(backend, options)
+      for (let i = 0; i < 3; i++) {
+        const { task } = yield* create(tasks)
+        assert.strictEqual((yield* Effect.flip(create(tasks)))._tag, "TooManyTasks")
+        yield* tasks.cancel({ ownerId, taskId: task.taskId })
+      }
+      yield* close
+    }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+  )
+
+  it.effect("frees the very place of its task, if places are rounded", () =>
+    Effect.gen(function* () {
+      const backend = yield* StorageBackend
+      const options = { maxTasksPerOwner: 1000, ...uncounted }
+      const { close, tasks } = yield* openStore(backend, options)
+      const created = []
+      for (let i = 0; i < 30; i++) {
+        created.push(yield* tasks.create({ ownerId, requestMethod, ttl: 200_000 + i * 100_000 }))
+        yield* TestClock.adjust(700)
+      }
+      for (const { task } of created.filter((_, i) => i % 2 === 0))
+        yield* tasks.cancel({ ownerId, taskId: task.taskId })
+      yield* assertAsManyPlacesAsTasks(backend, "half of them have ended", options)
+      for (const { task } of created.filter((_, i) => i % 2 === 1))
+        yield* tasks.cancel({ ownerId, taskId: task.taskId })
+      assert.deepStrictEqual(yield* count(backend, options), { places: 0, tasks: 0 })
+      yield* close
+    }).pipe(Effect.provide(Layer.fresh(InMemory.layer)))
+  )
 })

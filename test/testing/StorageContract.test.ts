@@ -668,7 +668,7 @@ const broken: Record<string, Broken> = {
           answer._tag === "CommitRefused" ? { ...answer, refusals: answer.refusals.toReversed() } : answer
         )
     })),
-    caughtBy: "any sequence of operations agrees with the model"
+    caughtBy: "any sequence of commits and other operations agrees with the model"
   },
   "a commit that starts versions again over an expired record": {
     layer: layerPlantable(({ commit = () => Effect.die("none") }) => ({
@@ -730,7 +730,27 @@ const broken: Record<string, Broken> = {
   },
   "hints that come only once": {
     layer: layerPlantable(undefined, ({ hints }) => ({ hints: (key) => Stream.take(hints(key), 1) })),
-    caughtBy: "a hint follows each write, removal and commit of the same backend"
+    caughtBy: "a hint follows each write and removal of the same backend"
+  },
+  "a commit that is followed by no hint": {
+    layer: layerPlantable(undefined, ({ commit, hints }) => {
+      let isCommitting = false
+      return {
+        commit: (...args) =>
+          Effect.suspend(() => {
+            isCommitting = true
+            return Effect.ensuring(
+              commit(...args),
+              Effect.andThen(
+                Effect.sleep(0),
+                Effect.sync(() => (isCommitting = false))
+              )
+            )
+          }),
+        hints: (key) => Stream.filter(hints(key), () => !isCommitting)
+      }
+    }),
+    caughtBy: "a hint follows each commit of the same backend, for each record that it writes or removes"
   },
   "hints that come before the change": {
     layer: layerPlantable(undefined, withEarlyHints),

@@ -40,6 +40,16 @@ const changed =
 
 const storageKey = ({ ownerId, taskId }: TaskStore.TaskKey) => makeUnsafe({ owner: ownerId, id: taskId })
 
+/** Frees one more place of an owner than was given up. */
+const freePlace = (backend: Backend, ownerId: string) => {
+  const ledger = storageKey({ ownerId, taskId: "!places" })
+  return Effect.flatMap(backend.get(ledger), (record) => {
+    const { places } = JSON.parse(record.data) as { readonly places: ReadonlyArray<readonly [number | null, number]> }
+    const fewer = places.map(([until, count]) => [until, Math.max(0, count - 1)])
+    return backend.putIfVersion(ledger, JSON.stringify({ places: fewer }), record, { expiresAt: record.expiresAt })
+  })
+}
+
 /** The owners of the tasks that one of the broken stores has created. */
 const owners = new Map<string, string>()
 
@@ -124,11 +134,18 @@ const broken: Record<string, Changes & { readonly catches: ReadonlyArray<string>
     catches: ["a stored task that says it is another owner's is not shown, changed or removed"]
   },
   "a request before the id is checked": {
-    tasks: (tasks, backend) => ({
-      get: (key) =>
-        Effect.andThen(Effect.ignore(backend.get(storageKey({ ownerId: "a", taskId: "a" }))), tasks.get(key))
-    }),
-    catches: ["an id that no task can have is that of none, and no request is made for it"]
+    tasks: (tasks, backend) => {
+      const request = Effect.ignore(backend.get(storageKey({ ownerId: "a", taskId: "a" })))
+      return {
+        create: (options) => Effect.andThen(request, tasks.create(options)),
+        get: (key) => Effect.andThen(request, tasks.get(key))
+      }
+    },
+    catches: [
+      "an id that no task can have is that of none, and no request is made for it",
+      "an id that no task can have is refused before any request",
+      "a creation with a taken id costs three requests, and one more than a refused one if there is no place"
+    ]
   },
   "a removal of whatever is there": {
     tasks: (tasks, backend) => ({
@@ -330,6 +347,101 @@ const broken: Record<string, Changes & { readonly catches: ReadonlyArray<string>
         Effect.andThen(tasks.setError(key, error), tasks.updateStatus(key, "failed", statusMessage))
     }),
     catches: ["fail makes the status failed and stores the error in one write, or neither"]
+  },
+  "a creation that stores its request in a second write": {
+    tasks: (tasks) => ({
+      create: ({ request, ...options }) =>
+        Effect.flatMap(tasks.create(options), (record) =>
+          request === undefined
+            ? Effect.succeed(record)
+            : Effect.orDie(
+                tasks.setVariables(
+                  { ...options, taskId: record.task.taskId },
+                  { tool_name: request.name, arguments: request.arguments ?? null }
+                )
+              )
+        )
+    }),
+    catches: [
+      "a task is created with the tool call that makes it in one write, in the variables where pmcp-tasks has it"
+    ]
+  },
+  "a creation that replaces a task of the same id": {
+    backend: (backend) => ({
+      putIfVersion: (key, data, expected, options) =>
+        expected === 0 && !key.id.startsWith("!")
+          ? backend.put(key, data, options)
+          : backend.putIfVersion(key, data, expected, options)
+    }),
+    catches: [
+      "a task may have an id of the caller's own, and an id that is taken takes no place",
+      "of 20 creations of one id at once by two processes one makes the task, and one place is taken",
+      "a creation with a taken id costs three requests, and one more than a refused one if there is no place"
+    ]
+  },
+  "a taken id that takes a place": {
+    tasks: (tasks) => ({
+      create: (options) =>
+        Effect.tapErrorTag(tasks.create(options), "TaskAlreadyExists", () =>
+          Effect.ignore(tasks.create({ ...options, id: undefined }))
+        )
+    }),
+    catches: [
+      "a task may have an id of the caller's own, and an id that is taken takes no place",
+      "of 20 creations of one id at once by two processes one makes the task, and one place is taken"
+    ]
+  },
+  "a list of all statuses": {
+    tasks: (tasks) => ({ list: ({ status: _, ...options }) => tasks.list(options) }),
+    catches: [
+      "a list of one status or several has just their tasks, in bounded pages, and all that can't be read",
+      "any sequence of operations by several owners agrees with the model"
+    ]
+  },
+  "a list that leaves out what can't be read, since it has no status": {
+    tasks: (tasks) => ({
+      list: (options) =>
+        Effect.map(tasks.list(options), (page) => (options.status === undefined ? page : { ...page, unreadable: [] }))
+    }),
+    catches: ["a list of one status or several has just their tasks, in bounded pages, and all that can't be read"]
+  },
+  "a store that counts tasks that have ended": {
+    options: ({ countTerminal: _, ...options }) => options,
+    catches: [
+      "a task that has ended counts until it expires, unless the store does not count such tasks",
+      "the end of a task frees its place once, also if it is ended again, changed or removed after that",
+      "two processes that create, end and remove tasks at once have as many as the limit allows, and never more",
+      "an end that is interrupted at any of its requests frees the task's place if the task has ended, and only then",
+      "a task that ends costs two requests, and a third one if its place is freed",
+      "any sequence of operations agrees with the model, if tasks that have ended do not count"
+    ]
+  },
+  "a store that never counts tasks that have ended": {
+    options: (options) => ({ ...options, countTerminal: false }),
+    catches: [
+      "a task that has ended counts until it expires, unless the store does not count such tasks",
+      "a task that ends costs two requests, and a third one if its place is freed",
+      "any sequence of operations by several owners agrees with the model"
+    ]
+  },
+  "an end that frees a place before the task has ended": {
+    tasks: (tasks, backend) => ({
+      cancel: (key, ...rest) =>
+        Effect.andThen(Effect.ignore(freePlace(backend, key.ownerId)), tasks.cancel(key, ...rest))
+    }),
+    catches: [
+      "an end that dies in the middle holds the place until the task would have expired, and one that fails holds it on"
+    ]
+  },
+  "a removal that frees a place though the task has given it up": {
+    tasks: (tasks, backend) => ({
+      remove: (key) => Effect.tap(tasks.remove(key), () => Effect.ignore(freePlace(backend, key.ownerId)))
+    }),
+    catches: [
+      "the end of a task frees its place once, also if it is ended again, changed or removed after that",
+      "two processes that create, end and remove tasks at once have as many as the limit allows, and never more",
+      "any sequence of operations agrees with the model, if tasks that have ended do not count"
+    ]
   },
   "a cancellation that leaves the message": {
     tasks: (tasks) => ({ cancel: (key) => tasks.cancel(key) }),

@@ -1,7 +1,7 @@
 /**
  * Counts each owner's tasks, in a record an owner that holds for each task the second until which it counts. A place is
- * taken before its task is created, so the limit is never passed. If the process dies in between, the place stays taken
- * until the task would have expired.
+ * taken before its task is created, and given back after its task has ended or was removed, so the limit is never
+ * passed. If the process dies in between, the place stays taken until the task would have expired.
  */
 import * as Cache from "effect/Cache"
 import * as Cause from "effect/Cause"
@@ -142,6 +142,8 @@ export const make = Effect.fnUntraced(function* (limit: number) {
 
   return { withPlace, giveBack }
 })
+
+export type Quota = Effect.Success<ReturnType<typeof make>>
 
 /** The places of a ledger. They are decoded only if its data is not the data that was seen last. */
 const placesIn = (seen: Remembered, ledger: VersionedRecord | undefined): Effect.Effect<Ledger.Pairs, Backend> => {

@@ -50,12 +50,29 @@ export const updateStatus = (
   statusMessage: string | undefined,
   limits: Limits
 ): Result.Result<Rule<TaskError.InvalidTransition>, TaskError.PayloadTooLarge> => {
-  if (!Schema.is(allowed)(status)) {
-    throw new RangeError(
-      `${operation} takes one of the statuses ${allowed.literals.join(", ")}: it was given ${status}`
-    )
-  }
+  checkStatus(operation, allowed, status)
   return checked(statusMessageError(taskId, statusMessage, limits), moveTo(status, statusMessage))
+}
+
+/** Throws if JavaScript has passed something that is not one of the statuses. */
+export const checkStatus = (
+  operation: string,
+  allowed: typeof Task.Status | typeof Task.TerminalStatus,
+  status: unknown
+): void => {
+  if (Schema.is(allowed)(status)) return
+  throw new RangeError(`${operation} takes one of the statuses ${allowed.literals.join(", ")}: it was given ${status}`)
+}
+
+/**
+ * Takes a task's place out of its record. Whoever lands the write that does this frees the place, and nobody else does,
+ * so no place is freed twice.
+ */
+export const giveUpPlace = (
+  record: Task.TaskRecord
+): { readonly next: Task.TaskRecord; readonly place: number | null | undefined } => {
+  const { placeUntil: place, ...next } = record
+  return { next, place }
 }
 
 /** Sets the message of a task that has not ended. */
@@ -253,6 +270,16 @@ export const setVariables =
       ? Result.succeed({ ...record, variables: all })
       : Result.fail(new TaskError.VariablesTooLarge({ taskId, limit, actual }))
   }
+
+/** Sets the variables that hold the tool call that makes a task. They replace variables of the same names. */
+export const setRequest = (
+  taskId: string,
+  request: Task.Request,
+  limits: Limits
+): Rule<TaskError.InvalidVariables | TaskError.VariablesTooLarge> => {
+  if (typeof request?.name === "string") return setVariables(taskId, Task.requestVariables(request), limits)
+  throw new TypeError("request must be the params of a tools/call request: it has no name that is a string")
+}
 
 // -----------------------------------------------------------------------------
 // Payloads

@@ -25,3 +25,5 @@ export const make = Effect.map(
         )
       )
 )
+
+export type RunApart = Effect.Success<typeof make>

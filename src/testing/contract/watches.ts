@@ -10,6 +10,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { StorageBackend } from "../../StorageBackend.ts"
+import type { StorageKey } from "../../StorageKey.ts"
 import * as VersionedStore from "../../VersionedStore.ts"
 import * as assert from "../internal/assert.ts"
 import { type Draft, example } from "../internal/drafts.ts"
@@ -43,39 +44,33 @@ const collect = Effect.fnUntraced(function* <A, E>(stream: Stream.Stream<A, E>) 
 const valuesOf = (store: Store, key: VersionedStore.Key, options: VersionedStore.WatchOptions) =>
   store.watch(key, options).pipe(Stream.map(Option.match({ onNone: () => -1, onSome: ({ value }) => value })))
 
-/** Makes each kind of change to a record, one after another. */
-const changesOf = (backend: Backend, owner: string, id: string): ReadonlyArray<Effect.Effect<unknown, unknown>> => {
-  const key = keyOf(owner, id)
-  const read = backend.get(key)
-  const commit = (step: "Write" | "Remove") =>
-    Effect.flatMap(read, (expected) =>
-      backend.commit(owner, [
-        step === "Write" ? { _tag: "Write", id, expected, data: "3" } : { _tag: "Remove", id, expected },
-        { _tag: "Check", id: "never there", expected: 0 }
-      ])
-    )
-  return [
-    backend.putIfVersion(key, "1", 0),
-    Effect.flatMap(read, (record) => backend.putIfVersion(key, "2", record)),
-    commit("Write"),
-    commit("Remove"),
-    backend.put(key, "4"),
-    Effect.flatMap(read, (record) => backend.deleteIfVersion(key, record)),
-    backend.put(key, "5"),
-    backend.delete(key)
-  ]
-}
+/** Expects a hint after each of several changes of a record. */
+const hintsFollow = Effect.fnUntraced(function* (
+  backend: Backend,
+  key: StorageKey,
+  changes: ReadonlyArray<Effect.Effect<unknown, unknown>>
+) {
+  const hints = yield* collect(backend.hints(key))
+  for (const [index, change] of changes.entries()) {
+    yield* change
+    yield* hints.next(`the hint of change ${index}`)
+  }
+})
 
 export const watches: ReadonlyArray<Draft> = [
   example(
     12,
-    "a hint follows each write, removal and commit of the same backend",
+    "a hint follows each write and removal of the same backend",
     Effect.fnUntraced(function* (backend, owner) {
-      const hints = yield* collect(backend.hints(keyOf(owner, "a")))
-      for (const [index, change] of changesOf(backend, owner, "a").entries()) {
-        yield* change
-        yield* hints.next(`the hint of change ${index}`)
-      }
+      const key = keyOf(owner, "a")
+      const read = backend.get(key)
+      yield* hintsFollow(backend, key, [
+        backend.putIfVersion(key, "1", 0),
+        Effect.flatMap(read, (record) => backend.putIfVersion(key, "2", record)),
+        Effect.flatMap(read, (record) => backend.deleteIfVersion(key, record)),
+        backend.put(key, "3"),
+        backend.delete(key)
+      ])
     })
   ),
 
@@ -204,6 +199,28 @@ export const watches: ReadonlyArray<Draft> = [
         for (const { next } of watching) assert.strictEqual(yield* next("the change"), n)
         for (const { fiber } of watching) yield* soon(Fiber.interrupt(fiber), "the end of a watch")
       }
+    })
+  )
+]
+
+export const watchedCommits: ReadonlyArray<Draft> = [
+  example(
+    12,
+    "a hint follows each commit of the same backend, for each record that it writes or removes",
+    Effect.fnUntraced(function* (backend, owner) {
+      const ids = ["a", "b"]
+      yield* Effect.forEach(ids, (id) =>
+        hintsFollow(backend, keyOf(owner, id), [
+          backend.commit(
+            owner,
+            ids.map((id) => ({ _tag: "Write", id, expected: 0, data: "1" }))
+          ),
+          backend.commit(
+            owner,
+            ids.map((id) => ({ _tag: "Remove", id, expected: 1 }))
+          )
+        ])
+      )
     })
   )
 ]

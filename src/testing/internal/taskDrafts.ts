@@ -63,3 +63,14 @@ export const statuses = Task.Status.literals
 
 /** A value that the types forbid, but JavaScript does not. */
 export const fromJavaScript = (value: unknown) => value as Schema.Json & string
+
+/** Each way in which a task ends. */
+export const endings: ReadonlyArray<
+  (tasks: Tasks, key: TaskStore.TaskKey) => Effect.Effect<Task.TaskRecord, TaskErrors>
+> = [
+  (tasks, key) => tasks.completeWithResult(key, { status: "completed", result: 1 }),
+  (tasks, key) => tasks.completeWithResult(key, { status: "failed", result: 1 }),
+  (tasks, key) => tasks.fail(key, { code: 1 }),
+  (tasks, key) => tasks.cancel(key),
+  (tasks, key) => tasks.updateStatus(key, "completed")
+]

@@ -6,7 +6,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import * as Task from "../../task/Task.ts"
-import type { TaskStore } from "../../task/TaskStore.ts"
+import type { Options, TaskStore } from "../../task/TaskStore.ts"
 import * as assert from "./assert.ts"
 import { newOwner } from "./support.ts"
 
@@ -44,7 +44,11 @@ const Command = Schema.Union([
   Schema.TaggedStruct("Cancel", Target),
   Schema.TaggedStruct("Remove", Target),
   Schema.TaggedStruct("Read", Target),
-  Schema.TaggedStruct("List", { owner: Owner, limit: Schema.Literals([1, 2, 100]) }),
+  Schema.TaggedStruct("List", {
+    owner: Owner,
+    limit: Schema.Literals([1, 2, 100]),
+    status: Schema.UndefinedOr(Task.Status)
+  }),
   Schema.TaggedStruct("Advance", { millis: Schema.Literals([1, 500, 1000, 3000]) }),
   Schema.TaggedStruct("Cleanup", {})
 ])
@@ -88,7 +92,8 @@ interface Change {
  */
 export const agreesWithModel = Effect.fnUntraced(function* (
   tasks: TaskStore["Service"],
-  sequence: ReadonlyArray<Command>
+  sequence: ReadonlyArray<Command>,
+  { countTerminal = true }: Pick<Options, "countTerminal"> = {}
 ) {
   const owners = [yield* newOwner, yield* newOwner] as const
   const created: Array<Modelled> = []
@@ -132,8 +137,10 @@ export const agreesWithModel = Effect.fnUntraced(function* (
         if (typeof after === "object") {
           const { statusMessage: before, ...task } = target.record.task
           const message = "message" in after ? after.message : before
+          const { placeUntil, ...unplaced } = target.record
+          const endsUncounted = !countTerminal && after.to !== undefined && arrows[after.to].length === 0
           target.record = {
-            ...target.record,
+            ...(endsUncounted ? unplaced : target.record),
             ...after.fields,
             task: {
               ...task,
@@ -157,7 +164,11 @@ export const agreesWithModel = Effect.fnUntraced(function* (
       case "Create": {
         const { owner } = command
         const holding = created.filter(
-          (task) => task.owner === owner && !task.removed && Math.ceil(task.endsAt / 1000) > second
+          ({ endsAt, record: { task }, removed, ...modelled }) =>
+            modelled.owner === owner &&
+            !removed &&
+            Math.ceil(endsAt / 1000) > second &&
+            (countTerminal || arrows[task.status].length > 0)
         )
         const result = yield* Effect.result(
           tasks.create({ ownerId: owners[owner], requestMethod: "tools/call", ttl: command.ttl })
@@ -317,12 +328,15 @@ export const agreesWithModel = Effect.fnUntraced(function* (
         const listed: Array<Task.TaskRecord> = []
         let cursor: string | undefined
         do {
-          const page = yield* tasks.list({ ownerId: owners[command.owner], limit: command.limit, cursor })
+          const { limit, status } = command
+          const page = yield* tasks.list({ ownerId: owners[command.owner], status, limit, cursor })
           assert.isAtMost(page.tasks.length, command.limit)
           listed.push(...page.tasks)
           cursor = page.cursor
         } while (cursor !== undefined)
-        const newest = visible(command.owner).map(({ record }) => record)
+        const newest = visible(command.owner)
+          .map(({ record }) => record)
+          .filter(({ task }) => command.status === undefined || task.status === command.status)
         newest.sort((a, b) => (a.task.taskId < b.task.taskId ? 1 : -1))
         assert.deepStrictEqual(listed, newest)
         break

@@ -5,7 +5,7 @@ import { StorageBackend } from "../../StorageBackend.ts"
 import { makeUnsafe } from "../../StorageKey.ts"
 import * as assert from "../internal/assert.ts"
 import { failsWith, newOwner } from "../internal/support.ts"
-import { type Case, counted, example, makeTasks, newTask, requestMethod } from "../internal/taskDrafts.ts"
+import { type Case, counted, endings, example, makeTasks, newTask, requestMethod } from "../internal/taskDrafts.ts"
 
 export const costs: ReadonlyArray<Case> = [
   example(
@@ -46,6 +46,53 @@ export const costs: ReadonlyArray<Case> = [
       operations.length = 0
       yield* failsWith(tasks.create({ ownerId, requestMethod }), "TooManyTasks")
       assert.deepStrictEqual(operations, ["get"])
+    })
+  ),
+
+  example(
+    "a task that ends costs two requests, and a third one if its place is freed",
+    Effect.fnUntraced(function* () {
+      const { backend: watched, requests: operations } = yield* counted()
+      for (const countTerminal of [true, false]) {
+        const tasks = yield* Effect.provideService(makeTasks({ countTerminal }), StorageBackend, watched)
+        for (const end of endings) {
+          const { key } = yield* newTask(tasks)
+          operations.length = 0
+          yield* end(tasks, key)
+          assert.deepStrictEqual(
+            operations,
+            countTerminal ? ["get", "putIfVersion"] : ["get", "putIfVersion", "putIfVersion"]
+          )
+          operations.length = 0
+          yield* tasks.remove(key)
+          assert.deepStrictEqual(
+            operations,
+            countTerminal ? ["get", "deleteIfVersion", "putIfVersion"] : ["get", "deleteIfVersion"]
+          )
+        }
+        const { key } = yield* newTask(tasks)
+        operations.length = 0
+        yield* tasks.updateStatus(key, "input_required")
+        assert.deepStrictEqual(operations, ["get", "putIfVersion"])
+      }
+    })
+  ),
+
+  example(
+    "a creation with a taken id costs three requests, and one more than a refused one if there is no place",
+    Effect.fnUntraced(function* () {
+      const { backend: watched, requests: operations } = yield* counted()
+      const tasks = yield* Effect.provideService(makeTasks({ maxTasksPerOwner: 2 }), StorageBackend, watched)
+      const ownerId = yield* newOwner
+      const create = tasks.create({ ownerId, requestMethod, id: "a" })
+      yield* create
+      operations.length = 0
+      yield* failsWith(create, "TaskAlreadyExists")
+      assert.deepStrictEqual(operations, ["putIfVersion", "putIfVersion", "putIfVersion"])
+      yield* tasks.create({ ownerId, requestMethod, id: "b" })
+      operations.length = 0
+      yield* failsWith(create, "TaskAlreadyExists")
+      assert.deepStrictEqual(operations, ["get", "get"])
     })
   ),
 

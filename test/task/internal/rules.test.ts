@@ -128,6 +128,27 @@ describe("a rule of tasks", () => {
     assert.strictEqual(tagOf(Rules.setVariables("1", much, limits)(record)), "VariablesTooLarge")
   })
 
+  it("sets the tool call over variables of the same names, within the limits of variables", () => {
+    const record = taskIn("working", { variables: { a: 1, tool_name: "x" } })
+    const next = Result.getOrThrow(Rules.setRequest("1", { name: "t", arguments: { b: 2 } }, limits)(record))
+    assert.deepStrictEqual(next.variables, { a: 1, tool_name: "t", arguments: { b: 2 } })
+    const deep = Rules.setRequest("1", { name: "t", arguments: { b: [2] } }, limits)(record)
+    assert.strictEqual(tagOf(deep), "InvalidVariables")
+    const long = Rules.setRequest("1", { name: "t".repeat(20), arguments: { b: "b".repeat(19) } }, limits)(record)
+    assert.strictEqual(tagOf(long), "VariablesTooLarge")
+    for (const wrong of [null, 1, {}, { name: 1 }, { method: "tools/call", params: { name: "t" } }]) {
+      assert.throws(() => Rules.setRequest("1", wrong as unknown as Task.Request, limits), /params of a tools\/call/)
+    }
+  })
+
+  it("gives up a place that ends at a second, one that never ends, and none", () => {
+    const without = taskIn("completed")
+    for (const place of [10, null]) {
+      assert.deepStrictEqual(Rules.giveUpPlace({ ...without, placeUntil: place }), { next: without, place })
+    }
+    assert.deepStrictEqual(Rules.giveUpPlace(without), { next: without, place: undefined })
+  })
+
   it("takes a task for expired from the very instant of its expiry", () => {
     const record = taskIn("working", { expiresAt: "2026-01-01T00:00:10Z" })
     const at = (millis: number) =>

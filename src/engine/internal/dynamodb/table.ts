@@ -2,7 +2,6 @@
 import {
   CreateTableCommand,
   DescribeTableCommand,
-  type DescribeTableCommandOutput,
   DescribeTimeToLiveCommand,
   type DynamoDBClient,
   UpdateTimeToLiveCommand
@@ -11,9 +10,10 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { defaultRetrySchedule } from "../../../StorageBackend.ts"
 import type { Backend } from "../../../StorageError.ts"
-import { misconfigured } from "../failure.ts"
+import { isWorthRepeating, misconfigured } from "../failure.ts"
 import { type Attributes, type Layout, layoutOf } from "./layout.ts"
 import { makeSend, type Send, withoutSdkRetries } from "./send.ts"
+import { keySchemaOf } from "./verify.ts"
 
 /**
  * The table to create.
@@ -25,9 +25,6 @@ export interface TableOptions {
   readonly tableName: string
   readonly attributes?: Attributes | undefined
 }
-
-/** Whether a request should be sent again. If it had no answer in its 30 seconds, it should not. */
-const isWorthRepeating = (error: Backend): boolean => error.isRetryable && error.reason._tag !== "Timeout"
 
 /** The requests about a table. Each one is retried after a failure that passes by itself. */
 const tableRequests = ({ attributes, tableName }: TableOptions, client: DynamoDBClient) => {
@@ -104,15 +101,6 @@ type TimeToLive = { readonly TimeToLiveStatus?: string | undefined; readonly Att
 
 const isOn = (timeToLive: TimeToLive | undefined): boolean =>
   timeToLive?.TimeToLiveStatus === "ENABLED" || timeToLive?.TimeToLiveStatus === "ENABLING"
-
-/** The key schema of a table with the types of its attributes, for example "PK HASH S, SK RANGE S". */
-const keySchemaOf = ({ Table: table }: DescribeTableCommandOutput): string | undefined => {
-  const typeOf = (name: string | undefined) =>
-    table?.AttributeDefinitions?.find(({ AttributeName }) => AttributeName === name)?.AttributeType
-  return table?.KeySchema?.map(
-    ({ AttributeName, KeyType }) => `${AttributeName} ${KeyType} ${typeOf(AttributeName)}`
-  ).join(", ")
-}
 
 export const createTable = Effect.fnUntraced(function* (
   client: DynamoDBClient,

@@ -23,7 +23,9 @@ export const keysOf = (keyPrefix: string, owner: string) => {
     index: `${base}:index`,
     expiry: `${base}:expiry`,
     /** The marker of a commit, followed by its token. */
-    commit: `${base}:commit:`
+    commit: `${base}:commit:`,
+    /** The channel on which the ids of changed records are published. */
+    changes: `${base}:changes`
   }
 }
 

@@ -6,7 +6,8 @@ import { fields } from "./layout.ts"
 
 export type Script<Reply> = ReturnType<typeof script<Reply>>
 
-const script = <Reply>(lua: string) =>
+/** A script whose arguments follow its keys. */
+export const script = <Reply>(lua: string) =>
   Redis.script((keys: ReadonlyArray<string>, args: ReadonlyArray<string | number>) => [...keys, ...args], {
     lua,
     numberOfKeys: (keys) => keys.length
@@ -43,6 +44,8 @@ const readRecord = `
   end
 `
 
+// Publishing comes last, and may fail: a user without permission for the channel is told the truth about the write.
+
 /**
  * Returns only the new version if it wrote. Otherwise returns the stored record, if there is one. Numbers are exact up
  * to 2^53. If a script fails, Redis does not undo its earlier commands. So the script writes the hash after the sorted
@@ -51,6 +54,7 @@ const readRecord = `
 export const writeScript = script<ReadonlyArray<string>>(`
   ${readRecord}
   local new_data, new_write_id, new_expires_at, ttl, increment = ARGV[6], ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
+  local publish, channel = ARGV[11], ARGV[12]
   local number = tonumber(version or 0) or 0
   if number > ${maxVersion} - increment or not as_expected() then return refused() end
   local next = string.format('%.0f', number + increment)
@@ -63,6 +67,7 @@ export const writeScript = script<ReadonlyArray<string>>(`
     local drop_at = math.max(server_now + tonumber(ttl), tonumber(new_expires_at) + ${clockSlackSeconds})
     redis.pcall('EXPIREAT', key, string.format('%.0f', drop_at))
   end
+  redis.pcall(publish, channel, id)
   return {next}
 `)
 
@@ -84,6 +89,7 @@ const markerSeconds = 600
  */
 export const commitScript = script<ReadonlyArray<string>>(`
   local index, expiry, marker, now, write_id = KEYS[1], KEYS[2], KEYS[3], tonumber(ARGV[1]), ARGV[2]
+  local publish, channel = ARGV[3], ARGV[4]
   if redis.call('EXISTS', marker) == 1 then return {'committed'} end
   redis.call('ZCARD', index)
   redis.call('ZCARD', expiry)
@@ -96,7 +102,7 @@ export const commitScript = script<ReadonlyArray<string>>(`
   end
   local refused = {}
   for i = 1, #KEYS - 3 do
-    local at = 2 + (i - 1) * ${argsPerStep}
+    local at = 4 + (i - 1) * ${argsPerStep}
     local kind, expected, expected_version, expected_match = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
     local hash = redis.call('HMGET', KEYS[3 + i], ${hashFields})
     local version, data, stored_write_id, expires_at = hash[1], hash[2], hash[3], hash[4]
@@ -125,10 +131,11 @@ export const commitScript = script<ReadonlyArray<string>>(`
     end
   end
   if #refused > 0 then return refused end
-  local server_now = tonumber(redis.call('TIME')[1])
+  local server_now, changed = tonumber(redis.call('TIME')[1]), {}
   for i = 1, #KEYS - 3 do
-    local at, key = 2 + (i - 1) * ${argsPerStep}, KEYS[3 + i]
+    local at, key = 4 + (i - 1) * ${argsPerStep}, KEYS[3 + i]
     local id, kind, new_version, new_data, new_expires_at = ARGV[at + 1], ARGV[at + 2], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
+    if kind ~= 'check' then changed[#changed + 1] = id end
     if kind == 'write' then
       redis.call('ZADD', index, 0, id)
       if new_expires_at == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, new_expires_at, id) end
@@ -146,6 +153,7 @@ export const commitScript = script<ReadonlyArray<string>>(`
     end
   end
   redis.call('SET', marker, '', 'EX', ${markerSeconds})
+  if #changed > 0 then redis.pcall(publish, channel, table.concat(changed, '\\0')) end
   return {'committed'}
 `)
 
@@ -155,6 +163,7 @@ export const removeScript = script<ReadonlyArray<string>>(`
   redis.call('ZREM', expiry, id)
   redis.call('ZREM', index, id)
   redis.call('DEL', key)
+  redis.pcall(ARGV[6], ARGV[7], id)
   return {'removed'}
 `)
 
