@@ -17,7 +17,7 @@ import { maxVersion, type StorageBackend, type VersionedRecord } from "../../src
 import { type Backend as BackendError, InvalidCursor, RecordNotFound, VersionConflict } from "../../src/StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
-import { leases } from "../../src/testing/contract/leases.ts"
+import { fencedLeases, leases } from "../../src/testing/contract/leases.ts"
 import { PatienceMillis } from "../../src/testing/internal/support.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import { makeEngine } from "../support/memoryEngine.ts"
@@ -809,7 +809,7 @@ const broken: Record<string, Broken> = {
 }
 
 /** The cases of leases take longer, and leases.test.ts has what they catch. */
-const ofLeases = new Set(leases.map(({ name }) => name))
+const ofLeases = new Set([...leases, ...fencedLeases].map(({ name }) => name))
 
 const casesOf = ({ layer, shared }: Pick<Broken, "layer" | "shared">) =>
   StorageContract.cases(layer, { plant, lossy, shared }).filter(({ name }) => !ofLeases.has(name))

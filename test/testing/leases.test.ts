@@ -3,7 +3,7 @@ import { Clock, Effect, Layer, type Scope } from "effect"
 import * as Lease from "../../src/Lease.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import * as StorageKey from "../../src/StorageKey.ts"
-import { type Leases, leasesOf } from "../../src/testing/contract/leases.ts"
+import { fencedLeasesOf, type Leases, leasesOf } from "../../src/testing/contract/leases.ts"
 import type { Setting } from "../../src/testing/internal/drafts.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import { layerPlantable } from "../support/plantable.ts"
@@ -170,11 +170,13 @@ const brokenBackends: Record<
 
 const setting = {} as Setting
 
+const casesOf = (leases: Leases) => [...leasesOf(leases), ...fencedLeasesOf(leases)]
+
 /** The names of the cases that fail. Those that do not end fail as well. */
 const failedBy = (leases: Leases, layer: Layer.Layer<StorageBackend>) =>
   Effect.map(
     Effect.forEach(
-      leasesOf(leases),
+      casesOf(leases),
       ({ name, run }) =>
         Effect.scoped(run(setting)).pipe(
           Effect.provide(Layer.provideMerge(layer, StorageContract.layerClock)),
@@ -207,7 +209,7 @@ describe("the contract's cases of leases", () => {
   it("each catch what is broken", () => {
     const caught = new Set([...Object.values(brokenLeases), ...Object.values(brokenBackends)].map((b) => b.caughtBy))
     assert.deepStrictEqual(
-      leasesOf(Lease).flatMap(({ name }) => (caught.has(name) ? [] : [name])),
+      casesOf(Lease).flatMap(({ name }) => (caught.has(name) ? [] : [name])),
       []
     )
   })
