@@ -31,8 +31,9 @@ export interface Local {
   /** The write of another holder that was seen last, and the monotonic time after the answer that first showed it. */
   seen: { readonly write: string; readonly holder: string; readonly sinceMillis: number } | undefined
   highestToken: number
-  /** How often the lease was handed over within this process in a row. */
+  /** How often the lease was handed over within this process in a row, and since when, in monotonic milliseconds. */
   handovers: number
+  takenAtMillis: number
 }
 
 /** A time, by both clocks of this process. */
@@ -90,7 +91,8 @@ export const localOf = (backend: StorageBackend["Service"], clock: Clock.Clock, 
     queue: [],
     seen: undefined,
     highestToken: 0,
-    handovers: 0
+    handovers: 0,
+    takenAtMillis: 0
   }
   if (locals.size >= maxIdle) forgetOldest(locals)
   locals.set(name, local)

@@ -16,8 +16,23 @@ import { adopt, look, nextOf, type Seen, type Sent, send } from "./requests.ts"
 /** Lets an interruption of the caller through. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
+/** How long a claim waits at most after a hint. */
+const longestWaitAfterHintMillis = 20
+
 /** How long a claim waits between two looks, on average. */
 const pollMillis = ({ ttlMillis }: Claim): number => Math.min(250, ttlMillis / 10)
+
+/**
+ * For how long a process leaves the lease to others: for as long as it had it, but not longer than the others take to
+ * look once. Those that get hints look within 20 ms.
+ */
+const othersMillis = (claim: Claim): number => {
+  const { clock, takenAtMillis } = claim.local
+  return Math.min(
+    pollMillis(claim) * 1.25,
+    Math.max(longestWaitAfterHintMillis + 5, monotonicMillis(clock) - takenAtMillis)
+  )
+}
 
 /**
  * Takes the lease for a claim, and keeps it alive. If the caller is interrupted meanwhile, no lease is left behind.
@@ -35,8 +50,7 @@ export const take = (
     }
     enqueue(claim)
     const turn = yield* restore(Deferred.await(claim.turn))
-    // Other processes look once in this time.
-    if (turn === "LetOthersFirst") yield* restore(Effect.sleep(pollMillis(claim) * 1.25))
+    if (turn === "LetOthersFirst") yield* restore(Effect.sleep(othersMillis(claim)))
     if (turn !== "Granted") yield* takeInTurn(claim, restore, isPatient)
     // An interruption that came while the lease was taken.
     yield* restore(Effect.void)
@@ -92,6 +106,7 @@ const tryTake = (claim: Claim, seen: Seen | undefined) =>
     // After the record was deleted, the time makes the token higher than any before.
     const first = seen === undefined ? Math.floor(local.clock.currentTimeMillisUnsafe() * 1000) : 0
     local.handovers = 0
+    local.takenAtMillis = monotonicMillis(local.clock)
     const next = nextOf(claim, Math.max(first, local.highestToken + 1, (seen?.stored.token ?? 0) + 1))
     return send(claim, next, seen?.record)
   })
@@ -107,8 +122,6 @@ const untilNextLook = (claim: Claim, restMillis: number, hint: Effect.Effect<voi
       Effect.andThen(hint, Effect.sleep(part * longestWaitAfterHintMillis))
     )
   )
-
-const longestWaitAfterHintMillis = 20
 
 /** Listens to the lease's hints, from when the first one is waited for. Those that come during a look are one hint. */
 const makeHints = ({ local: { backend, key } }: Claim) => {
