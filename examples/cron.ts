@@ -1,12 +1,12 @@
 /**
- * A job that runs every second on one of several processes: on the one that holds its lease. Start it two or three times
- * on one file, and stop one of them:
+ * A job that runs every second on one of several processes: on the one that holds its lease. Start it two or three
+ * times on one file, and stop one of them:
  *
  *     node examples/cron.ts jobs.db alpha
  *
- * The process that has the lease goes on with the job. If it ends, another one follows, and if it is killed, another one
- * follows within the lease's time to live. Each run is written by a commit that checks the lease, so a process that was
- * stopped and goes on later can't run the job beside the one that has followed it.
+ * The process that has the lease goes on with the job. If it is killed, another one follows within the lease's time to
+ * live. Each run is written by a commit that checks the lease. So a process that was stopped and goes on later can't
+ * run the job beside the one that has followed it.
  */
 import { Console, Effect, Schedule } from "effect"
 import { Lease, StorageBackend, StorageKey } from "effect-versioned-store"

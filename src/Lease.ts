@@ -105,9 +105,9 @@ export type AcquireError = StorageKey.InvalidKey | StorageError.CapacityExceeded
  * Takes a lease, waits for it if another holds it, and holds it until the scope is closed, which releases it. The work
  * is not interrupted if the lease is lost: race it with `lost`, or use {@link withLease}.
  *
- * The waiters of one process queue, and only the first one looks: every tenth of the time to live, and at least every
- * 250 ms. A waiter that is interrupted leaves no lease behind. If a holder has died, it is followed once its whole time to live
- * has passed. So a process that gives up waiting should wait longer than the time to live.
+ * The waiters of one process queue, and only the first one looks: every tenth of the time to live, at least every
+ * 250 ms, and on hints. A waiter that is interrupted leaves no lease behind. If a holder has died, it is followed once
+ * its whole time to live has passed. So a process that gives up waiting should wait longer than the time to live.
  *
  * Two requests if the lease is free, one for each look, one for each renewal, and one for the release. If others of the
  * same process wait, the release hands the lease over in its one request, up to 16 times in a row.
@@ -172,8 +172,8 @@ export const tryAcquire = (
 
 /**
  * Runs an effect while this fiber holds a lease that nobody else does. If the lease is lost, the effect is interrupted
- * and fails with `LeaseLost`. If it succeeds, it held the lease from its start to its end, by the clocks of this process. It may
- * be a function that gets the lease, for its token and its commits.
+ * and fails with `LeaseLost`. If it succeeds, it held the lease from its start to its end, by the clocks of this
+ * process. It may be a function that gets the lease, for its token and its commits.
  *
  * A lease within the same lease would wait for itself, and is a defect. The rest is as {@link acquire} says.
  *
@@ -207,7 +207,7 @@ export const withLease =
         const claim = yield* makeClaim(key, options, outer)
         yield* takePatiently(claim, restore)
         const lease = toLease(claim)
-        const work = Effect.suspend(() => (typeof effect === "function" ? effect(lease) : effect)).pipe(
+        const work = Effect.suspend(() => (Effect.isEffect(effect) ? effect : effect(lease))).pipe(
           Effect.provideService(HeldByFiber, [...outer, claim]),
           Effect.raceFirst(lease.lost),
           Effect.tap(lease.check)

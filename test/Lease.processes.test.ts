@@ -63,7 +63,7 @@ for (const { isMissing, name, newStore } of stores) {
         const ttlMillis = 1000
         const alpha = yield* start({ store, task: "hold", holder: "alpha", ttlMillis })
         const first = tokenOf(yield* alpha.until("held"))
-        // Long before its next renewal, so that it is not stopped in the middle of a write, which would lock the file.
+        // Long before its next renewal: if it stopped in the middle of a write, that would lock the file.
         yield* alpha.signal("SIGSTOP")
         const beta = yield* start({ store, task: "hold", holder: "beta", ttlMillis })
         const held = yield* beta.until("held")
@@ -84,8 +84,8 @@ for (const { isMissing, name, newStore } of stores) {
           texts.filter((text) => text !== "step"),
           [
             "interrupted",
-            "lost The lease at jobs:lease/report was lost: it was not renewed in time. The engine or this process was too " +
-              "slow, or this process was stopped",
+            "lost The lease at jobs:lease/report was lost: it was not renewed in time. The engine or this process " +
+              "was too slow, or this process was stopped",
             "write refused, since beta has written"
           ]
         )

@@ -302,6 +302,34 @@ describe("Lease", () => {
       }).pipe(Effect.provide(InMemory.layer))
     )
 
+    it.effect("is lost within its time if the backend dies, and the next fiber gets its turn", () =>
+      Effect.gen(function* () {
+        let isDead = false
+        const before = Effect.suspend(() => (isDead ? Effect.die("the backend is dead") : Effect.void))
+        const alpha = yield* newProcess("alpha", () => ({ before }))
+        const fiber = yield* Effect.forkChild(Effect.flip(alpha.withLease(() => Effect.never)))
+        yield* settle
+        const waiting = yield* Effect.forkChild(Effect.exit(Effect.scoped(alpha.acquire)))
+        yield* settle
+        isDead = true
+        yield* pass(9.6)
+        const error = yield* Fiber.join(fiber)
+        assert.isTrue(error._tag === "LeaseLost" && error.reason === "Expired", String(error))
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(waiting)))
+
+        isDead = false
+        const scope = yield* Scope.make()
+        const next = yield* Effect.forkChild(alpha.acquire.pipe(Scope.provide(scope)))
+        yield* pass(10.1)
+        yield* Fiber.join(next)
+        const last = yield* Effect.forkChild(Effect.exit(Effect.scoped(alpha.acquire)))
+        yield* settle
+        isDead = true
+        yield* Scope.close(scope, Exit.void)
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(last)))
+      }).pipe(Effect.provide(InMemory.layer))
+    )
+
     it.effect("does not hold up the release longer than its time", () =>
       Effect.gen(function* () {
         let hangs = false

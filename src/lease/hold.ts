@@ -19,6 +19,7 @@ const end = (claim: Claim, reason: LeaseLost["reason"]): LeaseLost => {
 
 /** Says that a claim's lease is lost. The other claims of this process need not wait for the claim's release. */
 const lose = (claim: Claim, reason: LeaseLost["reason"]): LeaseLost => {
+  if (claim.error !== undefined) return claim.error
   const error = end(claim, reason)
   claim.held = undefined
   if (claim.local.current === claim) passTurn(claim.local)
@@ -31,6 +32,10 @@ export const check = (claim: Claim): Effect.Effect<void, LeaseLost> =>
     if (claim.error !== undefined) return Effect.fail(claim.error)
     return left(claim) > 0 ? Effect.void : Effect.fail(lose(claim, "Expired"))
   })
+
+/** Sends, and takes a defect of the backend for a failure: it must not stop the renewals or the queue silently. */
+const trySend = (...args: Parameters<typeof send>) =>
+  Effect.result(Effect.catchDefect(send(...args), (defect) => Effect.fail(defect)))
 
 /** Begins to renew a lease every third of its time to live, in a fiber that `release` ends. */
 export const startRenewal = (claim: Claim, context: Context.Context<never>): void => {
@@ -46,7 +51,7 @@ const renew = Effect.fnUntraced(function* (claim: Claim) {
     const { held } = claim
     if (held === undefined || left(claim) <= 0) return void lose(claim, "Expired")
     const next = nextOf(claim, held.token)
-    const sent = yield* Effect.result(send(claim, next, held.record, held.sent))
+    const sent = yield* trySend(claim, next, held.record, held.sent)
     // Without an answer it is sent again soon, as long as there is time.
     pauseMillis = Math.min(ttlMillis / 20, 250)
     if (Result.isFailure(sent)) continue
@@ -88,7 +93,7 @@ const passOn = Effect.fnUntraced(function* (claim: Claim) {
     next === undefined
       ? { ...nextOf(claim, held.token), holder: null }
       : nextOf(next, Math.max(held.token, local.highestToken) + 1)
-  const sent = yield* Effect.result(send(claim, stored, held.record, held.sent))
+  const sent = yield* trySend(claim, stored, held.record, held.sent)
   const seen = Result.isSuccess(sent) ? sent.success.seen : undefined
   if (next !== undefined && seen !== undefined && adopt(next, seen)) return give(next)
   if (next !== undefined && !next.isGone) local.queue.unshift(next)

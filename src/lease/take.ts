@@ -90,9 +90,9 @@ const lookAndTake = Effect.fnUntraced(function* (
 })
 
 /**
- * How long the lease of another holder must still stand until it may be taken: for the holder's whole time to live since
- * this process saw it first. What the clock of the holder says does not count. A lease of the claim's own that
- * it can no longer use is free, since nobody uses it.
+ * How long the lease of another holder must still stand until it may be taken: for the holder's whole time to live
+ * since this process saw it first. What the clock of the holder says does not count. A lease of the claim's own that it
+ * can no longer use is free, since nobody uses it.
  */
 const untilFree = (claim: Claim, { record, stored }: Seen): number => {
   if (stored.holder === null || isOf(claim, stored)) return 0
