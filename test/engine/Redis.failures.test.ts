@@ -169,8 +169,7 @@ describe("the layout in Redis", () => {
       record: "app:{alice}:record:",
       index: "app:{alice}:index",
       expiry: "app:{alice}:expiry",
-      commit: "app:{alice}:commit:",
-      changes: "app:{alice}:changes"
+      commit: "app:{alice}:commit:"
     })
     assert.strictEqual(keysOf("app", "{%}{").index, "app:{%7B%25%7D%7B}:index")
   })

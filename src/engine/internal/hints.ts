@@ -94,9 +94,9 @@ export const makeHub = (engineHints: Engine["hints"]): Hub => {
       ),
     tell,
     tellAfter: (operation, keys) =>
-      Effect.ensuring(
-        operation,
-        Effect.sync(() => keys.forEach(tell))
-      )
+      Effect.onExit(operation, () => {
+        for (const key of keys) tell(key)
+        return Effect.void
+      })
   }
 }

@@ -10,21 +10,13 @@ import type { Engine } from "../../../Engine.ts"
 import { failureOf } from "./failure.ts"
 import { keysOf } from "./layout.ts"
 import type { Listen } from "./listen.ts"
-
-/**
- * How ids are published. `SPUBLISH` sends them to the replicas of one shard alone. In a Redis Cluster, `PUBLISH` sends
- * them to all nodes, and made a write take a quarter longer.
- */
-export type Publish = "PUBLISH" | "SPUBLISH"
+import { idSeparator, type Publish } from "./scripts.ts"
 
 /** By what `INFO` says. Clusters before Redis 7.0 do not know `SPUBLISH`, and elsewhere it has no use. */
 export const publishBy = (info: string): Publish => {
   const [, major] = /redis_version:(\d+)/.exec(info) ?? []
   return /redis_mode:cluster/.test(info) && Number(major) >= 7 ? "SPUBLISH" : "PUBLISH"
 }
-
-/** What stands between the ids in a message. No id has it. */
-export const idSeparator = "\0"
 
 export const makeHints =
   (listen: Listen, keyPrefix: string, publish: Publish): NonNullable<Engine["hints"]> =>
@@ -49,7 +41,7 @@ export const makeHints =
               `subscribe to its channels: ${failureOf(error).reason.description}`
           )
         })
-      return listen({ name: keysOf(keyPrefix, owner).changes, isSharded: publish === "SPUBLISH" }, listener).pipe(
+      return listen({ name: keysOf(keyPrefix, owner).index, isSharded: publish === "SPUBLISH" }, listener).pipe(
         Effect.tapError(warn),
         Effect.retry(Schedule.spaced("1 second")),
         // The schedule has no end.

@@ -20,12 +20,11 @@ export const keysOf = (keyPrefix: string, owner: string) => {
   const base = `${keyPrefix}:{${tagOf(owner)}}`
   return {
     record: `${base}:record:`,
+    /** Also the name of the channel of changes, so that the scripts need no argument for it. */
     index: `${base}:index`,
     expiry: `${base}:expiry`,
     /** The marker of a commit, followed by its token. */
-    commit: `${base}:commit:`,
-    /** The channel on which the ids of changed records are published. */
-    changes: `${base}:changes`
+    commit: `${base}:commit:`
   }
 }
 

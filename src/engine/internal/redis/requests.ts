@@ -15,17 +15,15 @@ import {
 import type { Backend } from "../../../StorageError.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
 import { cleanupBatch, clockSlackSeconds } from "../limits.ts"
-import type { Publish } from "./hints.ts"
 import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
 import {
   cleanupScript,
-  commitScript,
   forgetScript,
   listScript,
+  makeChangeScripts,
+  type Publish,
   readManyScript,
-  removeScript,
-  type Script,
-  writeScript
+  type Script
 } from "./scripts.ts"
 import { asRead, type Commands } from "./send.ts"
 
@@ -48,6 +46,7 @@ const argsOf = (expectation: Expectation): ExpectationArgs => {
 type Address = Pick<StorageKey, "id" | "owner">
 
 export const makeEngine = (commands: Commands, keyPrefix: string, publish: Publish): Engine => {
+  const scripts = makeChangeScripts(publish)
   const asReads = <A>(command: Effect.Effect<A, Backend>) => Effect.mapError(command, (error) => asRead(error))
 
   const evalRecord = <Reply>(
@@ -69,9 +68,8 @@ export const makeEngine = (commands: Commands, keyPrefix: string, publish: Publi
       expiresAtSeconds === undefined
         ? ["", ""]
         : [expiresAtSeconds, Math.max(1, expiresAtSeconds - nowSeconds + clockSlackSeconds)]
-    const publication = [publish, keysOf(keyPrefix, key.owner).changes]
     return Effect.flatMap(
-      evalRecord(writeScript, key, [nowSeconds, ...expectation, data, writeId, ...expiry, increment, ...publication]),
+      evalRecord(scripts.write, key, [nowSeconds, ...expectation, data, writeId, ...expiry, increment]),
       (reply): Effect.Effect<Written | Refused, Backend> =>
         reply.length === 1 ? Effect.succeed({ _tag: "Written", version: Number(reply[0]) }) : refusedBy(key, reply)
     )
@@ -117,13 +115,13 @@ export const makeEngine = (commands: Commands, keyPrefix: string, publish: Publi
     remove: (key, expectation, nowSeconds) => {
       const expected = expectation ? argsOf(expectation) : ["live", 0, ""]
       return Effect.flatMap(
-        evalRecord(removeScript, key, [nowSeconds, ...expected, publish, keysOf(keyPrefix, key.owner).changes]),
+        evalRecord(scripts.remove, key, [nowSeconds, ...expected]),
         (reply): Effect.Effect<Removed | Refused, Backend> =>
           reply.length === 1 ? Effect.succeed({ _tag: "Removed" }) : refusedBy(key, reply)
       )
     },
 
-    commit: makeCommit(commands, keyPrefix, publish),
+    commit: makeCommit(commands, keyPrefix, scripts.commit),
     remembersCommits: true,
 
     list: Effect.fnUntraced(function* ({ idPrefix, owner }, { after = "", limit, order }, nowSeconds) {
@@ -176,13 +174,13 @@ const parseIfAny = (owner: string, id: string, values: ReadonlyArray<string | nu
 }
 
 const makeCommit =
-  (commands: Commands, keyPrefix: string, publish: Publish): NonNullable<Engine["commit"]> =>
+  (commands: Commands, keyPrefix: string, commitScript: Script<ReadonlyArray<string>>): NonNullable<Engine["commit"]> =>
   ({ steps, token, writeId }, nowSeconds) => {
     const owner = steps[0]?.key.owner ?? ""
-    const { changes, commit, expiry, index, record } = keysOf(keyPrefix, owner)
+    const { commit, expiry, index, record } = keysOf(keyPrefix, owner)
     const keys = [index, expiry, commit + token, ...steps.map(({ key }) => record + key.id)]
     return Effect.flatMap(
-      commands.run(commitScript, keys, [nowSeconds, writeId, publish, changes, ...steps.flatMap(argsOfStep)]),
+      commands.run(commitScript, keys, [nowSeconds, writeId, ...steps.flatMap(argsOfStep)]),
       Effect.fnUntraced(function* (reply) {
         if (reply.length === 1) return { _tag: "Committed" as const }
         const refusals: Array<CommitRefused["refusals"][number]> = []
