@@ -281,6 +281,44 @@ describe("Lease", () => {
       )
     }
 
+    it.effect("stays held if the answers to all renewals are lost, since it knows its own writes again", () =>
+      Effect.gen(function* () {
+        let writes = 0
+        const alpha = yield* newProcess("alpha", ({ name }) =>
+          name === "putIfVersion" && writes++ > 0 ? "lose" : "pass"
+        )
+        const lease = yield* alpha.acquire
+        yield* pass(60)
+        yield* lease.check
+        assert.isAtLeast(writes, 18)
+        assert.isAtMost(writes, 20)
+      }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
+    )
+
+    it.effect("counts from before its write was sent, and for who waits from after its first look was answered", () =>
+      Effect.gen(function* () {
+        const slow = { before: Effect.sleep("1 seconds"), after: Effect.sleep("2 seconds") }
+        const [alpha, beta] = [
+          yield* newProcess("alpha", ({ index }) => (index < 2 ? slow : "deny")),
+          yield* newProcess("beta", ({ index }) => (index === 0 ? slow : "pass"))
+        ]
+        const acquiring = yield* Effect.forkChild(alpha.acquire)
+        yield* pass(6)
+        const lease = yield* Fiber.join(acquiring)
+        // Its write was sent at the third second.
+        yield* pass(6.4)
+        yield* lease.check
+        yield* pass(0.2)
+        yield* failsWith(lease.check, "LeaseLost")
+
+        const waiting = yield* Effect.forkChild(beta.acquire)
+        yield* pass(12.9)
+        assert.isUndefined(waiting.pollUnsafe())
+        yield* pass(0.2)
+        yield* Fiber.join(waiting)
+      }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
+    )
+
     it.effect("is lost within its time if the engine hangs, and its release ends as well", () =>
       Effect.gen(function* () {
         let hangs = false
