@@ -36,6 +36,19 @@ const settle = Effect.forEach(Array.from({ length: 10 }), () => Effect.yieldNow,
 /** Moves time on in small steps, as it passes. */
 const pass = (seconds: number) => Effect.repeat(TestClock.adjust("50 millis"), { times: Math.round(seconds * 20) - 1 })
 
+/** The clock of a machine whose wall clock is wrong by some time, which may change. */
+const withOffset = (offsetMillis: () => number) =>
+  Effect.map(Clock.Clock, (clock): Clock.Clock => {
+    const currentTimeMillisUnsafe = () => clock.currentTimeMillisUnsafe() + offsetMillis()
+    return {
+      ...clock,
+      currentTimeMillisUnsafe,
+      currentTimeMillis: Effect.sync(currentTimeMillisUnsafe),
+      monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+      sleep: (duration) => clock.sleep(duration)
+    }
+  })
+
 const isReleased = (process: { readonly tryAcquire: Effect.Effect<Lease.Lease, unknown, Scope.Scope> }) =>
   Effect.map(Effect.exit(Effect.scoped(process.tryAcquire)), Exit.isSuccess)
 
@@ -123,6 +136,20 @@ describe("Lease", () => {
       }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
     )
 
+    it.effect("is taken over after the holder's time to live, and not after that of who waits", () =>
+      Effect.gen(function* () {
+        const beta = yield* newProcess("beta")
+        yield* killed
+        const waiting = yield* Effect.forkChild(
+          Lease.acquire(key, { ttl: "2 seconds" }).pipe(Effect.provideService(StorageBackend, beta.backend))
+        )
+        yield* pass(9.9)
+        assert.isUndefined(waiting.pollUnsafe())
+        yield* pass(0.2)
+        yield* Fiber.join(waiting)
+      }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
+    )
+
     it.effect("is taken over by tryAcquire, which remembers what its process saw in other calls", () =>
       Effect.gen(function* () {
         const [beta, gamma] = [yield* newProcess("beta"), yield* newProcess("gamma")]
@@ -138,19 +165,6 @@ describe("Lease", () => {
   })
 
   describe("with clocks that are not right", () => {
-    /** The clock of a machine whose wall clock is wrong by some time, which may change. */
-    const withOffset = (offsetMillis: () => number) =>
-      Effect.map(Clock.Clock, (clock): Clock.Clock => {
-        const currentTimeMillisUnsafe = () => clock.currentTimeMillisUnsafe() + offsetMillis()
-        return {
-          ...clock,
-          currentTimeMillisUnsafe,
-          currentTimeMillis: Effect.sync(currentTimeMillisUnsafe),
-          monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
-          sleep: (duration) => clock.sleep(duration)
-        }
-      })
-
     for (const seconds of [5, -5, 5000, -5000]) {
       it.effect(`trusts no other machine's clock: one is ${seconds} s apart`, () =>
         Effect.gen(function* () {
@@ -237,6 +251,23 @@ describe("Lease", () => {
           tokens,
           Array.from(new Set(tokens)).sort((a, b) => a - b)
         )
+      }).pipe(Effect.provide(InMemory.layer))
+    )
+
+    it.effect("is granted with a higher token by the same process, although its wall clock was set back", () =>
+      Effect.gen(function* () {
+        let offset = 0
+        const [backend, clock] = [yield* StorageBackend, yield* withOffset(() => offset)]
+        const alpha = yield* newProcess("alpha")
+        const token = Effect.provideService(
+          alpha.withLease((lease) => Effect.succeed(lease.token)),
+          Clock.Clock,
+          clock
+        )
+        const first = yield* token
+        yield* backend.delete(stored)
+        offset = -3_600_000
+        assert.isAbove(yield* token, first)
       }).pipe(Effect.provide(InMemory.layer))
     )
 
@@ -550,15 +581,12 @@ describe("Lease", () => {
 
     it.effect("fails with LeaseLost if the effect ended after the lease", () =>
       Effect.gen(function* () {
-        let isDown = false
-        const alpha = yield* newProcess("alpha", () => (isDown ? "deny" : "pass"))
-        const work = Effect.gen(function* () {
-          isDown = true
-          // No timer can fire, as in a process that was stopped.
-          yield* TestClock.adjust("10 seconds")
-          return "done"
-        }).pipe(Effect.uninterruptible)
-        yield* failsWith(alpha.withLease(work), "LeaseLost")
+        let offset = 0
+        const clock = yield* withOffset(() => offset)
+        const alpha = yield* newProcess("alpha")
+        // No timer fires before the effect ends, as in a process that was stopped.
+        const work = Effect.sync(() => (offset = 10_000))
+        yield* failsWith(Effect.provideService(alpha.withLease(work), Clock.Clock, clock), "LeaseLost")
       }).pipe(Effect.provide(InMemory.layer))
     )
 
@@ -620,6 +648,44 @@ describe("Lease", () => {
         )
         yield* lease.check
       }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
+    )
+
+    it.effect("commits nothing while its lease is handed over, which gives the turn to one fiber alone", () =>
+      Effect.gen(function* () {
+        const [committing, handedOver, resumed, done] = [
+          yield* Deferred.make<void>(),
+          yield* Deferred.make<void>(),
+          yield* Deferred.make<void>(),
+          yield* Deferred.make<void>()
+        ]
+        let writes = 0
+        const alpha = yield* newProcess("alpha", ({ name }) => {
+          if (name === "commit") return { before: Deferred.await(committing) }
+          if (name !== "putIfVersion" || ++writes !== 2) return "pass"
+          return { after: Effect.andThen(Deferred.succeed(handedOver, undefined), Deferred.await(resumed)) }
+        })
+        const scope = yield* Scope.make()
+        const lease = yield* alpha.acquire.pipe(Scope.provide(scope))
+        const write = yield* Effect.forkChild(
+          Effect.flip(lease.commit([{ _tag: "Write", id: "report", expected: 0, data: "one" }]))
+        )
+        const next = yield* Effect.forkChild(alpha.withLease(() => Deferred.await(done)))
+        const last = yield* Effect.forkChild(alpha.withLease(Effect.void))
+        yield* settle
+        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+        yield* Deferred.await(handedOver)
+        yield* Deferred.succeed(committing, undefined)
+        assert.strictEqual((yield* Fiber.join(write))._tag, "LeaseLost")
+        yield* Deferred.succeed(resumed, undefined)
+        yield* Fiber.join(closing)
+        alpha.taken()
+        yield* pass(1)
+        assert.deepStrictEqual(alpha.taken(), [])
+        yield* Deferred.succeed(done, undefined)
+        yield* Fiber.join(next)
+        yield* Fiber.join(last)
+        assert.deepStrictEqual(alpha.taken(), ["putIfVersion", "putIfVersion"])
+      }).pipe(Effect.provide(InMemory.layer))
     )
 
     it.effect("has tokens that a protected record can refuse", () =>
