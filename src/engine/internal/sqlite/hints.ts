@@ -46,8 +46,6 @@ export const makeHints = Effect.fnUntraced(function* (
           () => Effect.sync(() => watchers.delete(tell))
         )
         yield* RcRef.get(timer)
-        // The timer may run already, and so have told of what was written before.
-        tell()
       }),
       { bufferSize: 1, strategy: "dropping" }
     )
