@@ -60,7 +60,7 @@ const explanations = {
  *   const backend = yield* StorageBackend.StorageBackend
  *   yield* backend.delete(StorageKey.makeUnsafe({ owner: "jobs", id: "lease/report" }))
  *   return yield* Effect.never
- * }).pipe(Lease.withLease({ owner: "jobs", id: "report" }, { ttl: "100 millis" }), Effect.flip)
+ * }).pipe(Lease.withLease({ owner: "jobs", id: "report" }, { ttl: "3 seconds" }), Effect.flip)
  * const error = await Effect.runPromise(program.pipe(Effect.provide(InMemory.layer)))
  * assert.strictEqual(error.message, "The lease at jobs:lease/report was lost: its record was deleted")
  * ```
