@@ -5,6 +5,7 @@
 export * as Engine from "./Engine.ts"
 export * as InMemory from "./engine/InMemory.ts"
 export * as StorageKeyValueStore from "./persistence/StorageKeyValueStore.ts"
+export * as StoragePersistedQueue from "./persistence/StoragePersistedQueue.ts"
 export * as StoragePersistence from "./persistence/StoragePersistence.ts"
 export * as StorageBackend from "./StorageBackend.ts"
 export * as StorageError from "./StorageError.ts"
