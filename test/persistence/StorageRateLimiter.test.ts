@@ -14,18 +14,10 @@ import { counting, failing, keys, newOwner } from "../support/persistence.ts"
 import type { Work } from "../support/queueWorker.ts"
 import { newSeed, randomFrom } from "../support/random.ts"
 import { newKeyPrefix, url } from "../support/redis.ts"
-import { engines, orEmpty } from "../support/services.ts"
+import { atRealTime, engines, orEmpty } from "../support/services.ts"
 import { newFiles } from "../support/sqlite.ts"
 
 type Store = RateLimiter.RateLimiterStore
-
-/** Builds a Layer at the time of the engines, which remove what has expired by their own clocks. */
-const atRealTime = <A>(layer: Layer.Layer<A, unknown>) =>
-  TestClock.withLive(Effect.clockWith((clock) => clock.currentTimeMillis)).pipe(
-    Effect.flatMap((millis) => TestClock.setTime(Math.ceil(millis / 1000) * 1000 + 60_000)),
-    Effect.as(layer),
-    Layer.unwrap
-  )
 
 const cases = (name: string, storage: Layer.Layer<Store, unknown>) =>
   layer(RateLimiter.layer.pipe(Layer.provideMerge(atRealTime(storage))))(name, (it) => {

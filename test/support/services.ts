@@ -1,4 +1,5 @@
-import { Layer } from "effect"
+import { Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
 import * as InMemory from "../../src/engine/InMemory.ts"
 import * as Sqlite from "../../src/engine/Sqlite.ts"
 import type { StorageBackend } from "../../src/StorageBackend.ts"
@@ -16,3 +17,11 @@ export const engines = (): Record<string, Layer.Layer<StorageBackend, unknown> |
 
 export const orEmpty = <A>(layer: Layer.Layer<A, unknown> | undefined): Layer.Layer<A, unknown> =>
   layer ?? (Layer.empty as never)
+
+/** Builds a Layer at the time of the engines, which remove what has expired by their own clocks. */
+export const atRealTime = <A>(layer: Layer.Layer<A, unknown>) =>
+  TestClock.withLive(Effect.clockWith((clock) => clock.currentTimeMillis)).pipe(
+    Effect.flatMap((millis) => TestClock.setTime(Math.ceil(millis / 1000) * 1000 + 60_000)),
+    Effect.as(layer),
+    Layer.unwrap
+  )
