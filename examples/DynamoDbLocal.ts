@@ -7,6 +7,8 @@ import { dirname, join } from "node:path"
 import { Effect } from "effect"
 import { freePort, ServerError, startServer } from "./server.ts"
 
+export const name = "DynamoDB Local"
+
 /** If DynamoDB Local can't run on this machine, the sentence that says what to do. Otherwise undefined. */
 export const missing = (): string | undefined =>
   spawnSync("java", ["-version"]).status === 0
@@ -22,8 +24,9 @@ export const start = Effect.gen(function* () {
   const endpoint = `http://127.0.0.1:${port}`
   const jar = ["-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar"]
   yield* startServer({
-    name: "DynamoDB Local",
+    name,
     command: ["java", ...jar, "-inMemory", "-sharedDb", "-disableTelemetry", "-port", String(port)],
+    port,
     cwd: join(dirname(createRequire(import.meta.url).resolve("amplify-dynamodb-simulator/package.json")), "emulator"),
     answers: Effect.tryPromise(() => fetch(endpoint))
   })

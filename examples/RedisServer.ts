@@ -9,6 +9,8 @@ import { join } from "node:path"
 import { Effect } from "effect"
 import { freePort, ServerError, startServer } from "./server.ts"
 
+export const name = "Redis"
+
 /** If Redis can't run on this machine, the sentence that says what to do. Otherwise undefined. */
 export const missing = (): string | undefined =>
   spawnSync("redis-server", ["--version"]).status === 0
@@ -30,8 +32,9 @@ export const startIn = Effect.fnUntraced(function* (folder: string, port: number
   const reason = missing()
   if (reason !== undefined) return yield* new ServerError({ message: reason })
   yield* startServer({
-    name: "Redis",
+    name,
     command: ["redis-server", "--bind", "127.0.0.1", "--port", String(port), ...settings],
+    port,
     cwd: folder,
     answers: answers(port)
   })

@@ -1,4 +1,6 @@
-import { Data, Effect, Layer, Schema, type Scope } from "effect"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Console, Data, Effect, Layer, Schema, type Scope } from "effect"
 import { CliError, Flag } from "effect/cli"
 import { InMemory, type StorageBackend } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
@@ -7,7 +9,7 @@ import * as RedisClient from "effect-versioned-store/RedisClient"
 import * as Sqlite from "effect-versioned-store/Sqlite"
 import * as DynamoDbLocal from "./DynamoDbLocal.ts"
 import * as RedisServer from "./RedisServer.ts"
-import type { ServerError } from "./server.ts"
+import { ServerError } from "./server.ts"
 
 /** The values of the backends' flags. */
 interface Settings {
@@ -60,19 +62,21 @@ const backends = {
   { readonly flags: ReadonlyArray<keyof Settings>; readonly layer: (settings: Settings) => Backend }
 >
 
-/** The address of a server: the address that a flag gives, or that of a server which is started here. */
+/** The address of a server: what a flag gives, or that of a server that is started, and runs until the scope closes. */
 const addressOf = (
   server: {
+    readonly name: string
     readonly missing: () => string | undefined
     readonly start: Effect.Effect<string, ServerError, Scope.Scope>
   },
   flag: string,
   flagValue: string | undefined
 ) =>
-  Effect.suspend((): Effect.Effect<string, ServerError | WrongFlags, Scope.Scope> => {
+  Effect.suspend((): Effect.Effect<string, ServerError, Scope.Scope> => {
     if (flagValue !== undefined) return Effect.succeed(flagValue)
     const reason = server.missing()
-    return reason === undefined ? server.start : Effect.fail(new WrongFlags({ message: `${reason} with ${flag}` }))
+    if (reason !== undefined) return Effect.fail(new ServerError({ message: `${reason} with ${flag}` }))
+    return Effect.tap(server.start, (address) => Console.log(`Started ${server.name} for this run, at ${address}\n`))
   })
 
 /** DynamoDB Local accepts any region and credentials, but requires some. */
@@ -156,11 +160,33 @@ export const share = Effect.fnUntraced(function* (choice: Choice) {
   return choice
 })
 
+/** Whether the records are still there when this process has ended. */
+export const isLasting = ({ backend, endpoint, file, table, url }: Choice) =>
+  backend === "sqlite" ? file !== ":memory:" : [endpoint, table, url].some((address) => address !== undefined)
+
+/** Where the records are, in words. */
+export const placeOf = (choice: Choice) => {
+  const { backend, endpoint, file = "demo.db", table, url } = choice
+  if (backend === "memory" || file === ":memory:") return "memory"
+  if (backend === "sqlite") return `the SQLite file ${file}`
+  if (backend === "redis") return url === undefined ? "a Redis of this run alone" : "Redis"
+  return isLasting(choice) ? `DynamoDB (${endpoint ?? `AWS, table ${table}`})` : "a DynamoDB Local of this run alone"
+}
+
 /** The flags with which another process makes the same choice. */
 export const flagsOf = (choice: Choice): ReadonlyArray<string> =>
   Object.entries(choice).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, value]))
 
-/** An error as the command line shows it, without a stack trace. */
-export const asUserError = Effect.mapError((error: { readonly _tag: string; readonly message: string }) =>
-  error instanceof CliError.UserError ? error : new CliError.UserError({ cause: `${error._tag}: ${error.message}` })
-)
+const elsewhere = `--backend sqlite --file ${join(tmpdir(), "demo.db")}`
+
+/** Flags that work on every machine, for an example whose processes share their records, and for any other. */
+const runsAnywhere = { shared: elsewhere, own: `--backend memory, or ${elsewhere}` }
+
+/** An error as the command line shows it: sentences without a tag and a stack trace, and what else can be run. */
+export const asUserError = (records: keyof typeof runsAnywhere) =>
+  Effect.mapError((error: { readonly _tag: string; readonly message: string }) => {
+    if (error instanceof CliError.UserError) return error
+    const isOfBackend = error._tag === "Backend" || error._tag === "ServerError"
+    const instead = isOfBackend ? `\n\n  This runs as well: ${runsAnywhere[records]}` : ""
+    return new CliError.UserError({ cause: error.message + instead })
+  })

@@ -1,266 +1,51 @@
 /**
- * Many workers index a directory tree, and coordinate only through the store.
+ * Many workers index the files of a folder, and coordinate only through the store: see `treeIndex.ts`.
  *
- * Each file is a record. A worker claims a record by compare-and-set, with a lease. It reads the file, and then
- * completes the record by compare-and-set on exactly its own claim. Some workers die while they hold a claim, and some
- * sleep until their lease has ended. Other workers take over those claims. If a worker wakes up after that, it can't
- * complete the record any more. If a whole run is stopped, the next run continues from the records in the store.
+ * All of them change one summary at the same time. Some workers die in the middle of their work, and some sleep until
+ * other workers have done it. In the end the index is compared with a plain sequential walk of the same files. If a
+ * whole run is stopped, the next run continues from the records in the store.
  */
-import { createHash } from "node:crypto"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { SingleBar } from "cli-progress"
-import {
-  Clock,
-  Console,
-  DateTime,
-  Duration,
-  Effect,
-  FileSystem,
-  Option,
-  Path,
-  type PlatformError,
-  Random,
-  Schedule,
-  Schema,
-  Stream
-} from "effect"
+import { Clock, Console, Effect, FileSystem, Path, Schedule, Schema } from "effect"
 import { CliError, Command, Flag } from "effect/cli"
-import { VersionedStore } from "effect-versioned-store"
-import { asUserError, backendFlags, layerBackend } from "./backends.ts"
-
-const lease = Duration.millis(500)
-
-/**
- * All workers change the summary at the same time, so its conflicts are retried for a minute, not a number of times.
- */
-const summaryRetrySchedule = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("1 second")]).pipe(
-  Schedule.jittered,
-  Schedule.upTo({ duration: "1 minute" })
-)
-
-// --- records ------------------------------------------------------------------
-
-const Contents = Schema.Struct({
-  lines: Schema.Int,
-  bytes: Schema.Int,
-  sha256: Schema.String,
-  modified: Schema.DateTimeUtc
-})
-type Contents = typeof Contents.Type
-
-const FileRecord = Schema.Union([
-  Schema.TaggedStruct("Waiting", { path: Schema.String }),
-  Schema.TaggedStruct("Claimed", { path: Schema.String, worker: Schema.Int, leaseEnds: Schema.DateTimeUtc }),
-  Schema.TaggedStruct("Done", { path: Schema.String, run: Schema.String, contents: Contents })
-])
-type FileRecord = VersionedStore.Record<typeof FileRecord.Type>
-
-const Summary = Schema.Struct({ files: Schema.Int, lines: Schema.Int, bytes: Schema.Int })
-type Summary = typeof Summary.Type
-
-const summaryOf = (files: ReadonlyArray<Contents>): Summary => ({
-  files: files.length,
-  lines: files.reduce((sum, { lines }) => sum + lines, 0),
-  bytes: files.reduce((sum, { bytes }) => sum + bytes, 0)
-})
-
-// --- files --------------------------------------------------------------------
+import { asUserError, backendFlags, isLasting, layerBackend, placeOf } from "./backends.ts"
+import { read, walk } from "./files.ts"
+import * as TreeIndex from "./treeIndex.ts"
 
 /**
- * The regular files in a folder and its subfolders, as paths relative to the folder. Files of SQLite are left out,
- * since the index itself may be one.
+ * Compares the index with a plain sequential walk of the same files, and the summary of this run with its records.
+ * Returns the differences, and how many updates are lost.
  */
-const walk = (
-  dir: string,
-  subfolder = ""
-): Effect.Effect<Array<string>, PlatformError.PlatformError, FileSystem.FileSystem | Path.Path> =>
-  Effect.gen(function* () {
-    const fs = yield* FileSystem.FileSystem
-    const path = yield* Path.Path
-    const found = yield* Effect.forEach(yield* fs.readDirectoryEntries(path.join(dir, subfolder)), (entry) => {
-      const name = path.join(subfolder, entry.name)
-      if (entry.type === "Directory") return walk(dir, name)
-      return Effect.succeed(entry.type === "File" && !/\.db(-wal|-shm)?$/.test(name) ? [name] : [])
-    })
-    return found.flat()
-  })
-
-const modifiedOf = Effect.fnUntraced(function* (file: string) {
-  const { mtime } = yield* (yield* FileSystem.FileSystem).stat(file)
-  return DateTime.fromDateUnsafe(Option.getOrElse(mtime, () => new Date(0)))
-})
-
-const read = Effect.fnUntraced(function* (file: string) {
-  const fs = yield* FileSystem.FileSystem
-  const modified = yield* modifiedOf(file)
-  const bytes = yield* fs.readFile(file)
-  const lines = bytes.reduce((lines, byte) => (byte === 0x0a ? lines + 1 : lines), 0)
-  return { lines, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex"), modified }
-})
-
-/** The hash of a path. Paths can be too long for an id. */
-const hash = (path: string) => createHash("sha256").update(path).digest("hex")
-
-// --- the index ----------------------------------------------------------------
-
-const makeIndex = Effect.fnUntraced(function* (dir: string) {
-  const path = yield* Path.Path
-  const owner = `tree/${hash(dir)}`
-  const records = yield* VersionedStore.make({ idPrefix: "file/", schema: FileRecord })
-  const summaries = yield* VersionedStore.make({ idPrefix: "summary/", schema: Summary })
-  const run = crypto.randomUUID()
-  const total = { owner, id: run }
-  const counts = { conflicts: 0, retries: 0, takeovers: 0, late: 0 }
-
-  const list = Stream.runCollect(records.stream({ owner }))
-
-  /** Whether a file has not changed since it was indexed. */
-  const isCurrent = ({ value }: FileRecord) =>
-    value._tag === "Done"
-      ? Effect.map(modifiedOf(path.join(dir, value.path)), (now) => DateTime.Equivalence(now, value.contents.modified))
-      : Effect.succeed(false)
-
-  /**
-   * Makes a record for each file, and removes the records of other files. Records that an earlier run has completed are
-   * kept if the file has not changed. Returns how many records were kept.
-   */
-  const plan = Effect.fnUntraced(function* (files: ReadonlyArray<string>) {
-    const expiresAt = DateTime.add(yield* DateTime.now, { days: 1 })
-    yield* summaries.create(total, summaryOf([]), { expiresAt })
-    const known = new Map((yield* list).map((record) => [record.value.path, record]))
-    const kept = yield* Effect.forEach(
-      files,
-      Effect.fnUntraced(function* (file) {
-        const record = known.get(file)
-        known.delete(file)
-        if (record === undefined) {
-          yield* ignoreOthers(records.create({ owner, id: hash(file) }, { _tag: "Waiting", path: file }))
-        } else if (yield* isCurrent(record)) {
-          return true
-        } else if (record.value._tag === "Done") {
-          yield* ignoreOthers(records.setIfVersion(record, { _tag: "Waiting", path: file }))
-        }
-        return false
-      }),
-      { concurrency: 16 }
-    )
-    yield* Effect.forEach(known.values(), (record) => ignoreOthers(records.removeIfVersion(record)), { discard: true })
-    return kept.filter((kept) => kept).length
-  })
-
-  /** Counts a conflict, in which another worker was first. */
-  const countConflict = () =>
-    Effect.sync(() => {
-      counts.conflicts++
-      return undefined
-    })
-
-  const claim = Effect.fnUntraced(function* (worker: number, record: FileRecord) {
-    const now = yield* DateTime.now
-    const { value } = record
-    if (value._tag === "Done" || (value._tag === "Claimed" && DateTime.isGreaterThan(value.leaseEnds, now))) return
-    const leaseEnds = DateTime.addDuration(now, lease)
-    const claimed = yield* records
-      .setIfVersion(record, { _tag: "Claimed", path: value.path, worker, leaseEnds })
-      .pipe(Effect.catchTag("VersionConflict", countConflict))
-    if (claimed !== undefined && value._tag === "Claimed") counts.takeovers++
-    return claimed
-  })
-
-  const complete = Effect.fnUntraced(function* (claimed: FileRecord) {
-    const contents = yield* read(path.join(dir, claimed.value.path))
-    const done = yield* records
-      .setIfVersion(claimed, { _tag: "Done", path: claimed.value.path, run, contents })
-      .pipe(Effect.catchTag("VersionConflict", countConflict))
-    if (done === undefined) {
-      counts.late++
-      return
-    }
-    yield* summaries.update(
-      total,
-      ({ bytes, files, lines }) => ({
-        files: files + 1,
-        lines: lines + contents.lines,
-        bytes: bytes + contents.bytes
-      }),
-      { retrySchedule: Schedule.tap(summaryRetrySchedule, () => Effect.sync(() => counts.retries++)) }
-    )
-  })
-
-  /** Sleeps until another worker has changed a record, or for a minute if no other worker is left. */
-  const overslept = (claimed: FileRecord) =>
-    records
-      .get(claimed.key)
-      .pipe(
-        Effect.repeat({ schedule: Schedule.spaced(lease), until: ({ version }) => version !== claimed.version }),
-        Effect.timeout("1 minute"),
-        Effect.ignore
-      )
-
-  /**
-   * Works until every record is done, and starts at a random record. One worker in four dies with its third claim, and
-   * one in four sleeps with it until its lease has ended and another worker has taken the record over.
-   */
-  const work = Effect.fnUntraced(function* (worker: number) {
-    const [dies, sleeps] = [worker % 4 === 1, worker % 4 === 2]
-    let claims = 0
-    for (;;) {
-      const open = (yield* list).filter(({ value }) => value._tag !== "Done")
-      if (open.length === 0) return
-      const start = yield* Random.nextIntBetween(0, open.length - 1)
-      for (const record of [...open.slice(start), ...open.slice(0, start)].slice(0, 20)) {
-        const claimed = yield* claim(worker, record)
-        if (claimed === undefined) continue
-        claims++
-        if (dies && claims === 3) return
-        if (sleeps && claims === 3) yield* overslept(claimed)
-        yield* complete(claimed)
-      }
-      yield* Effect.sleep("20 millis")
-    }
-  })
-
-  const done = Effect.map(list, (records) => records.filter(({ value }) => value._tag === "Done").length)
-
-  const summary = Effect.map(summaries.get(total), ({ value }) => value)
-
-  return { run, plan, list, work, done, summary, counts }
-})
-
-/** Ignores that another run, at the same time, was first. */
-const ignoreOthers = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.catchIf(
-    effect,
-    (error) => ["AlreadyExists", "RecordNotFound", "VersionConflict"].includes(error._tag),
-    () => Effect.void
-  )
-
-/**
- * The differences between the index and a plain sequential walk of the same files, and between the summary of this run
- * and its records.
- */
-const differences = Effect.fnUntraced(function* (
+const check = Effect.fnUntraced(function* (
   dir: string,
   files: ReadonlyArray<string>,
-  records: ReadonlyArray<FileRecord>,
-  run: string,
-  summary: Summary
+  index: TreeIndex.Index,
+  progress: { checked: number }
 ) {
   const path = yield* Path.Path
-  const contents = yield* Effect.forEach(files, (file) => read(path.join(dir, file)))
-  const indexed = new Map(records.map(({ value }) => [value.path, value]))
+  const contents = yield* Effect.forEach(files, (file) =>
+    Effect.tap(read(path.join(dir, file)), () => Effect.sync(() => progress.checked++))
+  )
+  const values = (yield* TreeIndex.list(index)).map(({ value }) => value)
+  const indexed = new Map(values.map((value) => [value.path, value]))
   const differing = files.filter((file, i) => {
     const record = indexed.get(file)
     return record?._tag !== "Done" || record.contents.sha256 !== contents[i]?.sha256
   })
-  const ofRun = summaryOf(
-    records.flatMap(({ value }) => (value._tag === "Done" && value.run === run ? [value.contents] : []))
+  const summary = yield* TreeIndex.summary(index)
+  const ofRun = TreeIndex.summaryOf(
+    values.flatMap((value) => (value._tag === "Done" && value.run === index.run ? [value.contents] : []))
   )
+  const lost = index.counts.updates - ofRun.files - summary.files
   return {
-    total: summaryOf(contents),
+    summary,
+    total: TreeIndex.summaryOf(contents),
+    lost,
     found: [
+      ...(lost === 0 ? [] : [`${lost} updates are lost`]),
       ...differing.map((file) => `${file} is not in the index as it is on disk`),
-      ...(records.length === files.length ? [] : [`${records.length} records for ${files.length} files`]),
+      ...(values.length === files.length ? [] : [`${values.length} records for ${files.length} files`]),
       ...(JSON.stringify(summary) === JSON.stringify(ofRun)
         ? []
         : [`the summary says ${JSON.stringify(summary)}, and the records ${JSON.stringify(ofRun)}`])
@@ -268,28 +53,86 @@ const differences = Effect.fnUntraced(function* (
   }
 })
 
-const withProgress = <A, E, R, E2>(
-  effect: Effect.Effect<A, E, R>,
-  total: number,
-  done: Effect.Effect<number, E2>
+/** Shows a bar while an effect runs, in a terminal. */
+const withBar = <A, E, R, E2>(
+  { done, label, total }: { readonly label: string; readonly total: number; readonly done: Effect.Effect<number, E2> },
+  effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | E2, R> =>
   Effect.scoped(
     Effect.gen(function* () {
       const bar = yield* Effect.acquireRelease(
         Effect.sync(() => {
-          const bar = new SingleBar({ format: "indexing [{bar}] {value}/{total} files" })
+          const bar = new SingleBar({ format: `${label} [{bar}] {value}/{total} files`, hideCursor: true })
           bar.start(total, 0)
           return bar
         }),
         (bar) => Effect.sync(() => bar.stop())
       )
-      const show = Effect.map(done, (value) => bar.update(value))
+      const show = Effect.map(done, (value) => bar.update(Math.min(value, total)))
       yield* Effect.forkScoped(Effect.repeat(show, Schedule.spaced("200 millis")))
       return yield* Effect.tap(effect, show)
     })
   )
 
+const number = new Intl.NumberFormat("en")
+
+/** What happened, with what matters first. */
+const report = (counts: TreeIndex.Index["counts"], lost: number, filesASecond: number) => {
+  const { conflicts, died, overslept, refused, summaryWrites, takeovers, updates } = counts
+  const rows: ReadonlyArray<readonly [string, number, string]> = [
+    ["updates made", updates, "one of each file's record, and one of the summary that all workers change"],
+    ["lost", lost, "updates that were made, and that the store does not have"],
+    ["conflicts", conflicts, "updates that met a newer record, and were refused or made again on that record"],
+    ["writes", summaryWrites, "of the summary: updates that come together share one"],
+    ["takeovers", takeovers, `of others' work: ${died} died, and ${overslept} slept until the lease had ended`],
+    ["refused", refused, "files that another worker had indexed first, for example while this one slept"],
+    ["files a second", filesASecond, ""]
+  ]
+  return rows
+    .map(([name, value, meaning]) => `  ${name.padEnd(16)}${number.format(value).padStart(7)}   ${meaning}`.trimEnd())
+    .join("\n")
+}
+
 // --- the command --------------------------------------------------------------
+
+/** Indexes a folder, compares the index with the files, and prints what happened. */
+const indexTree = Effect.fnUntraced(function* (dir: string, workers: number, place: string) {
+  const fs = yield* FileSystem.FileSystem
+  if (!(yield* fs.exists(dir))) return yield* new CliError.UserError({ cause: `There is no folder ${dir}` })
+  const files = yield* walk(dir)
+  if (files.length === 0) return yield* Console.log(`There are no files in ${dir}, so there is nothing to index.`)
+  const total = files.length
+  yield* Console.log(`${workers} workers index the ${number.format(total)} files in ${dir}. The index is in ${place}.`)
+
+  const index = yield* TreeIndex.open((yield* Path.Path).resolve(dir))
+  const planned = Effect.sync(() => index.counts.planned)
+  const before = yield* withBar({ label: "planning", total, done: planned }, TreeIndex.plan(index, files))
+  if (before > 0) yield* Console.log(`${before} of ${total} files are in the index already.`)
+
+  const start = yield* Clock.currentTimeMillis
+  const indexedBefore = yield* TreeIndex.indexed(index)
+  const done = Effect.map(TreeIndex.indexed(index), (indexed) => before + indexed - indexedBefore)
+  const work = Array.from({ length: workers }, (_, number) => TreeIndex.work(index, number))
+  yield* withBar({ label: "indexing", total, done }, Effect.all(work, { concurrency: "unbounded", discard: true }))
+  const millis = (yield* Clock.currentTimeMillis) - start
+
+  const progress = { checked: 0 }
+  const checked = Effect.sync(() => progress.checked)
+  const outcome = yield* withBar({ label: "checking", total, done: checked }, check(dir, files, index, progress))
+  const { lost, summary } = outcome
+  const speed = Math.round((summary.files * 1000) / millis)
+  yield* Console.log(
+    `${number.format(summary.files)} files are indexed by this run, in ${(millis / 1000).toFixed(1)} seconds.\n\n` +
+      `${report(index.counts, lost, speed)}\n`
+  )
+  if (outcome.found.length > 0) {
+    return yield* new CliError.UserError({ cause: `The index is wrong:\n${outcome.found.join("\n")}` })
+  }
+  yield* Console.log(
+    `A plain sequential walk finds the same ${total} files, each indexed once: ` +
+      `${outcome.total.lines} lines, ${outcome.total.bytes} bytes.`
+  )
+})
 
 const command = Command.make(
   "index-tree",
@@ -306,48 +149,17 @@ const command = Command.make(
     ...backendFlags
   },
   ({ dir, workers, ...choice }) =>
-    Effect.gen(function* () {
-      const fs = yield* FileSystem.FileSystem
-      if (!(yield* fs.exists(dir))) return yield* new CliError.UserError({ cause: `There is no folder ${dir}` })
-      const files = yield* walk(dir)
-      if (files.length === 0) return yield* Console.log(`There are no files in ${dir}, so there is nothing to index.`)
-
-      const index = yield* makeIndex((yield* Path.Path).resolve(dir))
-      const before = yield* index.plan(files)
-      if (before > 0) yield* Console.log(`${before} of ${files.length} files are in the index already.`)
-      const start = yield* Clock.currentTimeMillis
-      yield* withProgress(
-        Effect.forEach(Array.from({ length: workers }), (_, worker) => index.work(worker), {
-          concurrency: "unbounded",
-          discard: true
-        }),
-        files.length,
-        index.done
-      )
-      const seconds = ((yield* Clock.currentTimeMillis) - start) / 1000
-
-      const summary = yield* index.summary
-      const { conflicts, late, retries, takeovers } = index.counts
-      yield* Console.table({
-        files: files.length,
-        "indexed by this run": summary.files,
-        workers,
-        conflicts,
-        retries,
-        takeovers,
-        "late completions refused": late,
-        "records per second": Math.round(summary.files / seconds)
-      })
-
-      const { found, total } = yield* differences(dir, files, yield* index.list, index.run, summary)
-      if (found.length > 0) {
-        return yield* new CliError.UserError({ cause: `The index is wrong:\n${found.join("\n")}` })
-      }
-      yield* Console.log(
-        `A plain sequential walk finds the same ${total.files} files, each indexed once: ` +
-          `${total.lines} lines, ${total.bytes} bytes.`
-      )
-    }).pipe(Effect.provide(layerBackend(choice)), asUserError)
+    indexTree(dir, workers, placeOf(choice)).pipe(
+      Effect.provide(layerBackend(choice)),
+      Effect.onInterrupt(() =>
+        Console.log(
+          isLasting(choice)
+            ? `\nStopped. What is done is kept in ${placeOf(choice)}. Run the same command again, and it goes on.`
+            : `\nStopped. The index was in ${placeOf(choice)}, so it is gone, and a second run starts again.`
+        )
+      ),
+      asUserError("own")
+    )
 ).pipe(
   Command.withDescription("Indexes the files of a folder with many workers that coordinate only through the store")
 )

@@ -1,52 +1,64 @@
 /** Servers that an example or a test runs on this machine. */
-import { spawn } from "node:child_process"
 import { createServer } from "node:net"
-import { Data, Effect, Schedule } from "effect"
+import { join } from "node:path"
+import { NodeServices } from "@effect/platform-node"
+import { Data, Effect, Fiber, Schedule, Stream } from "effect"
+import { ChildProcess } from "effect/process"
 
 export class ServerError extends Data.TaggedError("ServerError")<{ readonly message: string }> {}
 
-/** A port on loopback on which nothing listens. */
-export const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+/** Listens on a port on loopback for a moment, and returns it. Port 0 stands for any that is free. */
+const listen = (port: number) =>
+  Effect.callback<number, Error>((resume) => {
+    const server = createServer()
+      .once("error", (error) => resume(Effect.fail(error)))
+      .listen(port, "127.0.0.1", () => {
+        const address = server.address()
+        server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+      })
   })
-})
 
-// The server is a child of a shell. The shell ends the server as soon as this process is gone, for whatever reason.
-const script = 'exec 3<&0; "$@" & child=$!; (cat <&3 >/dev/null; kill $child 2>/dev/null) & wait $child'
+/** A port on loopback on which nothing listens. */
+export const freePort = Effect.orDie(listen(0))
+
+/** A process that ends with the scope. It also ends if this process is killed: see `untilParentEnds.ts`. */
+export const boundProcess = (command: ReadonlyArray<string>, options?: ChildProcess.CommandOptions) =>
+  ChildProcess.make(process.execPath, [join(import.meta.dirname, "untilParentEnds.ts"), ...command], options)
 
 /** Starts a server, and returns once it answers. When the scope closes, the server is ended. */
 export const startServer = Effect.fnUntraced(function* (options: {
   readonly name: string
   readonly command: ReadonlyArray<string>
+  readonly port: number
   readonly cwd: string
   readonly answers: Effect.Effect<unknown, unknown>
 }) {
+  const { answers, command, cwd, name, port } = options
+  // Otherwise the server that has the port would answer in the place of this one.
+  yield* Effect.mapError(listen(port), ({ message }) => new ServerError({ message: portMessage(name, port, message) }))
   const output: Array<string> = []
-  const child = yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      const child = spawn("sh", ["-c", script, "sh", ...options.command], { cwd: options.cwd })
-      for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => output.push(String(chunk)))
-      return child
-    }),
-    (child) =>
-      Effect.callback<void>((resume) => {
-        if (child.exitCode !== null) return resume(Effect.void)
-        child.once("exit", () => resume(Effect.void))
-        child.stdin.end()
-      })
+  const error = (what: string) => () => new ServerError({ message: `${name} ${what}:\n${output.join("").trim()}` })
+  const server = yield* boundProcess(command, { cwd, forceKillAfter: "10 seconds" }).pipe(
+    Effect.mapError(error("can't be started"))
   )
-  yield* options.answers.pipe(
-    Effect.retry({
-      schedule: Schedule.upTo(Schedule.spaced("50 millis"), { duration: "1 minute" }),
-      while: () => child.exitCode === null
-    }),
-    Effect.mapError(
-      () =>
-        new ServerError({
-          message: `${options.name} ${child.exitCode === null ? "does not answer" : "ended"}:\n${output.join("")}`
-        })
+  const outputEnds = yield* server.all.pipe(
+    Stream.decodeText,
+    Stream.runForEach((text) => Effect.sync(() => output.push(text))),
+    Effect.forkScoped
+  )
+  yield* answers.pipe(
+    Effect.retry(Schedule.upTo(Schedule.spaced("50 millis"), { duration: "1 minute" })),
+    Effect.mapError(error("does not answer")),
+    Effect.raceFirst(
+      Effect.exit(server.exitCode).pipe(
+        Effect.andThen(Fiber.await(outputEnds)),
+        Effect.andThen(() => Effect.fail(error("has ended")()))
+      )
     )
   )
-})
+}, Effect.provide(NodeServices.layer))
+
+const portMessage = (name: string, port: number, detail: string) =>
+  detail.includes("EADDRINUSE")
+    ? `${name} can't listen on port ${port}, since another program does. End that program, or choose another port`
+    : `${name} can't listen on port ${port}: ${detail}`

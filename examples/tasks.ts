@@ -1,16 +1,17 @@
 /**
- * A worker and a client of tasks, in separate processes that share only the storage.
+ * A client and three workers of tasks, in processes of their own that share only the storage.
  *
- * The task counts, and asks for a name in the middle. Its worker is killed while the task waits. The client answers
- * while no worker runs. Another worker continues the task from its stored state. A second task is cancelled
+ * The first task counts, and asks for a name in the middle. Its worker is killed while the task waits. The client
+ * answers while no worker runs. Another worker continues the task from its stored state. A second task is cancelled
  * while its worker works on it.
  */
+import { styleText } from "node:util"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Fiber, Layer, Schedule, Stream } from "effect"
-import { Command, Flag } from "effect/cli"
-import { ChildProcess } from "effect/process"
+import { CliError, Command, Flag } from "effect/cli"
 import { Task, TaskStore } from "effect-versioned-store"
-import { asUserError, backendFlags, flagsOf, layerBackend, share } from "./backends.ts"
+import { asUserError, backendFlags, flagsOf, layerBackend, placeOf, share } from "./backends.ts"
+import { boundProcess } from "./server.ts"
 
 const steps = 6
 
@@ -22,24 +23,29 @@ const often = { schedule: Schedule.spaced("50 millis") }
 const work = Effect.fnUntraced(function* (key: TaskStore.TaskKey) {
   const tasks = yield* TaskStore.TaskStore
   let record = yield* tasks.get(key)
+  if (record.variables.step !== undefined) {
+    const answer = record.inputResponses?.name === undefined ? "" : `, and the answer "${record.inputResponses.name}"`
+    yield* Console.log(`finds the task after step ${record.variables.step}${answer}`)
+  }
   while (record.task.status === "working") {
     const step = Number(record.variables.step ?? 0)
     const name = record.inputResponses?.name
     if (step === steps / 2 && name === undefined) {
-      yield* Console.log("worker: asks for a name")
-      record = yield* tasks.recordInputRequests(key, {
-        name: { method: "elicitation/create", params: { message: "Whom shall I greet?" } }
-      })
+      const message = "Whom shall I greet?"
+      yield* Console.log(`asks "${message}", so the task waits for an answer`)
+      record = yield* tasks.recordInputRequests(key, { name: { method: "elicitation/create", params: { message } } })
     } else if (step < steps) {
       yield* Effect.sleep("100 millis")
       record = yield* tasks.setVariables(key, { step: step + 1 })
-      yield* Console.log(`worker: step ${step + 1} of ${steps}`)
+      if (record.task.status === "working") yield* Console.log(`step ${step + 1} of ${steps}`)
     } else {
       const result = { content: [{ type: "text", text: `Hello ${name}` }] }
       record = yield* tasks.completeWithResult(key, { status: "completed", result })
     }
   }
-  if (Task.isTerminal(record.task.status)) yield* Console.log(`worker: the task is ${record.task.status}, so it stops`)
+  const { status } = record.task
+  if (Task.isTerminal(status)) yield* Console.log(`stops, since the task is ${status}`)
+  return Task.isTerminal(status)
 })
 
 const worker = Command.make(
@@ -48,21 +54,46 @@ const worker = Command.make(
   ({ owner: ownerId, ...choice }) =>
     Effect.gen(function* () {
       const tasks = yield* TaskStore.TaskStore
-      const open = (yield* tasks.list({ ownerId })).tasks.filter(({ task }) => task.status === "working")
-      yield* Effect.forEach(open, ({ task: { taskId } }) =>
-        // Another process was first, and has ended or changed the task.
-        Effect.catchTag(work({ ownerId, taskId }), "InvalidTransition", (error) =>
-          Console.log(`worker: ${error.message}`)
-        )
-      )
+      const open = (yield* tasks.list({ ownerId })).tasks.find(({ task }) => task.status === "working")
+      return open !== undefined && (yield* work({ ownerId, taskId: open.task.taskId }))
     }).pipe(
-      Effect.repeat(often.schedule),
+      // If the task has ended or changed meanwhile, it looks at the task again.
+      Effect.catchTag("InvalidTransition", () => Effect.succeed(false)),
+      Effect.repeat({ ...often, until: (hasEnded) => hasEnded }),
       Effect.provide(TaskStore.layer.pipe(Layer.provide(layerBackend(choice)))),
-      asUserError
+      asUserError("shared")
     )
-).pipe(Command.withDescription("Works on the tasks of an owner until it is stopped"))
+).pipe(Command.withDescription("Works on the tasks of an owner until one has ended"))
 
 // --- the client ---------------------------------------------------------------
+
+const colors = { client: "cyan", "worker 1": "yellow", "worker 2": "green", "worker 3": "magenta" } as const
+
+const say = (who: keyof typeof colors, what: string) =>
+  Console.log(`  ${styleText(["bold", colors[who]], who.padEnd(8))}  ${what}`)
+
+/** Starts a worker, and prints its output. */
+const startWorker = Effect.fnUntraced(function* (name: keyof typeof colors, flags: ReadonlyArray<string>) {
+  const handle = yield* boundProcess([process.execPath, import.meta.filename, "worker", ...flags], {
+    stderr: "inherit"
+  })
+  const output = yield* handle.stdout.pipe(
+    Stream.decodeText,
+    Stream.splitLines,
+    Stream.runForEach((line) => say(name, line.startsWith("step") ? styleText("dim", line) : line)),
+    Effect.forkScoped
+  )
+  const ended = Effect.andThen(Fiber.join(output), handle.exitCode)
+  const failed = Effect.flatMap(ended, (code) =>
+    code === 0 ? Effect.never : new CliError.UserError({ cause: `The process of ${name} has ended with code ${code}` })
+  )
+  return {
+    ended,
+    kill: Effect.andThen(handle.kill({ killSignal: "SIGKILL" }), Fiber.join(output)),
+    /** Waits for something that the worker should do, and no longer than the worker runs. */
+    until: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.raceFirst(effect, failed)
+  }
+})
 
 /** Waits until the state of a task fulfils a condition. */
 const awaitState = Effect.fnUntraced(function* (
@@ -73,49 +104,35 @@ const awaitState = Effect.fnUntraced(function* (
   return yield* Stream.runDrain(tasks.changes(key, often).pipe(Stream.takeUntil(condition)))
 })
 
-const client = Effect.fnUntraced(function* (ownerId: string, startWorker: ReturnType<typeof workerProcess>) {
+const client = Effect.fnUntraced(function* (ownerId: string, flags: ReadonlyArray<string>) {
   const tasks = yield* TaskStore.TaskStore
   const create = Effect.map(
     tasks.create({ ownerId, requestMethod: "tools/call", ttl: "10 minutes" }),
     ({ task: { taskId } }) => ({ ownerId, taskId })
   )
 
+  yield* say("client", "creates a task: greet somebody, in six steps")
   const greeting = yield* create
-  yield* Console.log(`client: has created task ${greeting.taskId}`)
-  const first = yield* startWorker
-  yield* awaitState(greeting, ({ task }) => task.status === "input_required")
+  const first = yield* startWorker("worker 1", flags)
+  yield* first.until(awaitState(greeting, ({ task }) => task.status === "input_required"))
   yield* first.kill
-  yield* Console.log("client: has killed the worker")
+  yield* say("client", styleText("red", "kills worker 1 with SIGKILL"))
   yield* tasks.deliverInputs(greeting, { name: "Luca" })
-  yield* Console.log("client: has answered, with no worker there")
-  const second = yield* startWorker
-  yield* tasks.awaitTerminal(greeting, often)
-  yield* Console.log(`client: the result is ${JSON.stringify(yield* tasks.getResult(greeting))}`)
-  yield* second.stops
+  yield* say("client", 'answers "Luca" while no worker runs')
+  const second = yield* startWorker("worker 2", flags)
+  yield* second.until(tasks.awaitTerminal(greeting, often))
+  yield* second.ended
+  yield* say("client", `gets the result: ${JSON.stringify(yield* tasks.getResult(greeting))}\n`)
 
+  yield* say("client", "creates another task")
   const unwanted = yield* create
-  const third = yield* startWorker
-  yield* awaitState(unwanted, ({ variables }) => variables.step === 2)
+  const third = yield* startWorker("worker 3", flags)
+  yield* third.until(awaitState(unwanted, ({ variables }) => variables.step === 2))
   yield* tasks.cancel(unwanted, "not wanted any more")
-  yield* Console.log("client: has cancelled the second task")
-  yield* third.stops
+  yield* say("client", styleText("red", "cancels the task while worker 3 works on it"))
+  yield* third.ended
   const states = (yield* tasks.list({ ownerId })).tasks.map(({ task }) => task.status)
-  yield* Console.log(`client: the tasks are ${states.join(" and ")}`)
-})
-
-/** Starts a worker, and prints its output. `stops` waits until the worker has said that it stops. */
-const workerProcess = Effect.fnUntraced(function* (flags: ReadonlyArray<string>) {
-  const handle = yield* ChildProcess.make("node", [import.meta.filename, "worker", ...flags], { stderr: "inherit" })
-  const output = yield* handle.stdout.pipe(
-    Stream.decodeText,
-    Stream.splitLines,
-    Stream.tap((line) => Console.log(line)),
-    Stream.takeUntil((line) => line.endsWith("so it stops")),
-    Stream.runDrain,
-    Effect.forkScoped
-  )
-  const kill = handle.kill({ killSignal: "SIGKILL" })
-  return { kill, stops: Effect.andThen(Fiber.join(output), kill) }
+  yield* say("client", `lists its tasks, newest first: ${states.join(", ")}\n`)
 })
 
 // --- the command --------------------------------------------------------------
@@ -123,11 +140,22 @@ const workerProcess = Effect.fnUntraced(function* (flags: ReadonlyArray<string>)
 const command = Command.make("tasks", backendFlags, (flags) =>
   Effect.gen(function* () {
     const choice = yield* share(flags)
+    yield* Console.log(
+      `\nA client and three workers. Each is a process of its own.\nThey share only ${placeOf(choice)}.\n`
+    )
     const ownerId = `client-${crypto.randomUUID()}`
-    yield* client(ownerId, workerProcess(["--owner", ownerId, ...flagsOf(choice)])).pipe(
+    yield* client(ownerId, ["--owner", ownerId, ...flagsOf(choice)]).pipe(
       Effect.provide(TaskStore.layer.pipe(Layer.provide(layerBackend(choice))))
     )
-  }).pipe(Effect.scoped, asUserError)
+    yield* Console.log(
+      "All that is known of a task is one record, and each change of it is a compare-and-set.\n" +
+        "So a worker may die at any moment, and another one goes on where it was."
+    )
+  }).pipe(
+    Effect.scoped,
+    Effect.onInterrupt(() => Console.log("\nStopped, and the workers as well.")),
+    asUserError("shared")
+  )
 ).pipe(
   Command.withDescription("Runs two tasks with a client and workers that are killed on the way"),
   Command.withSubcommands([worker])

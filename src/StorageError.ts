@@ -1,6 +1,7 @@
 /**
  * The errors of stored records. Each error has a `_tag` of its own, and is only in the error channel of the operations
- * that can fail with it. Messages name keys. No error shows record data or credentials.
+ * that can fail with it. Messages name keys. No error shows record data or credentials. As an error of an endpoint of
+ * Effect's `HttpApi`, each has an HTTP status, its `httpApiStatus`.
  */
 import * as Schema from "effect/Schema"
 import type * as Types from "effect/Types"
@@ -36,7 +37,8 @@ const plainArgs: unique symbol = Symbol.for("effect/Data/Error/plainArgs")
  */
 export class RecordNotFound extends Schema.TaggedError<RecordNotFound>("effect-versioned-store/RecordNotFound")(
   "RecordNotFound",
-  { key: StorageKey }
+  { key: StorageKey },
+  { httpApiStatus: 404 }
 ) {
   /** @internal */
   get [plainArgs](): object {
@@ -73,7 +75,8 @@ export class RecordNotFound extends Schema.TaggedError<RecordNotFound>("effect-v
  */
 export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("effect-versioned-store/AlreadyExists")(
   "AlreadyExists",
-  { key: StorageKey }
+  { key: StorageKey },
+  { httpApiStatus: 409 }
 ) {
   /** @internal */
   get [plainArgs](): object {
@@ -140,7 +143,8 @@ class Current extends Same {
  */
 export class VersionConflict extends Schema.TaggedError<VersionConflict>("effect-versioned-store/VersionConflict")(
   "VersionConflict",
-  { key: StorageKey, expected: Schema.Int, actual: Schema.Int }
+  { key: StorageKey, expected: Schema.Int, actual: Schema.Int },
+  { httpApiStatus: 412 }
 ) {
   constructor(
     props: {
@@ -249,7 +253,8 @@ export class CapacityExceeded extends Schema.TaggedError<CapacityExceeded>("effe
     resource: Schema.Literals(["RecordBytes", "ItemBytes", "StoreRecords", "StoreBytes", "Versions"]),
     limit: Schema.Finite,
     actual: Schema.Finite
-  }
+  },
+  { httpApiStatus: 413 }
 ) {
   override get message(): string {
     return capacityMessages[this.resource](this)
@@ -290,10 +295,11 @@ const capacityMessages = {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidData extends Schema.TaggedError<InvalidData>("effect-versioned-store/InvalidData")("InvalidData", {
-  key: StorageKey,
-  description: Schema.String
-}) {
+export class InvalidData extends Schema.TaggedError<InvalidData>("effect-versioned-store/InvalidData")(
+  "InvalidData",
+  { key: StorageKey, description: Schema.String },
+  { httpApiStatus: 400 }
+) {
   override get message(): string {
     return `The data for ${this.key} ${this.description}`
   }
@@ -320,7 +326,8 @@ export class InvalidData extends Schema.TaggedError<InvalidData>("effect-version
  */
 export class InvalidCursor extends Schema.TaggedError<InvalidCursor>("effect-versioned-store/InvalidCursor")(
   "InvalidCursor",
-  {}
+  {},
+  { httpApiStatus: 400 }
 ) {
   override get message(): string {
     return "The cursor is damaged, or belongs to another owner, prefix or order: list again from the start"
@@ -355,7 +362,8 @@ export class InvalidCommit extends Schema.TaggedError<InvalidCommit>("effect-ver
   {
     problem: Schema.Literals(["InvalidKey", "RepeatedKey", "TooManySteps", "TooManyBytes"]),
     description: Schema.String
-  }
+  },
+  { httpApiStatus: 400 }
 ) {
   override get message(): string {
     return `Invalid commit: ${this.description}`
@@ -368,6 +376,8 @@ const reasonFields = {
   cause: Schema.optional(Schema.Defect())
 }
 
+const engineFailed = { httpApiStatus: 503 }
+
 /**
  * The engine refuses requests for now, because there are too many.
  *
@@ -376,7 +386,8 @@ const reasonFields = {
  */
 export class Throttled extends Schema.TaggedError<Throttled>("effect-versioned-store/Throttled")(
   "Throttled",
-  reasonFields
+  reasonFields,
+  engineFailed
 ) {
   override get message(): string {
     return this.description
@@ -391,7 +402,8 @@ export class Throttled extends Schema.TaggedError<Throttled>("effect-versioned-s
  */
 export class Unavailable extends Schema.TaggedError<Unavailable>("effect-versioned-store/Unavailable")(
   "Unavailable",
-  reasonFields
+  reasonFields,
+  engineFailed
 ) {
   override get message(): string {
     return this.description
@@ -404,7 +416,11 @@ export class Unavailable extends Schema.TaggedError<Unavailable>("effect-version
  * @category errors
  * @since 0.1.0
  */
-export class Timeout extends Schema.TaggedError<Timeout>("effect-versioned-store/Timeout")("Timeout", reasonFields) {
+export class Timeout extends Schema.TaggedError<Timeout>("effect-versioned-store/Timeout")(
+  "Timeout",
+  reasonFields,
+  engineFailed
+) {
   override get message(): string {
     return this.description
   }
@@ -418,7 +434,8 @@ export class Timeout extends Schema.TaggedError<Timeout>("effect-versioned-store
  */
 export class Unauthorized extends Schema.TaggedError<Unauthorized>("effect-versioned-store/Unauthorized")(
   "Unauthorized",
-  reasonFields
+  reasonFields,
+  engineFailed
 ) {
   override get message(): string {
     return this.description
@@ -433,7 +450,8 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>("effect-versi
  */
 export class Misconfigured extends Schema.TaggedError<Misconfigured>("effect-versioned-store/Misconfigured")(
   "Misconfigured",
-  reasonFields
+  reasonFields,
+  engineFailed
 ) {
   override get message(): string {
     return this.description
@@ -446,7 +464,11 @@ export class Misconfigured extends Schema.TaggedError<Misconfigured>("effect-ver
  * @category errors
  * @since 0.1.0
  */
-export class Corrupt extends Schema.TaggedError<Corrupt>("effect-versioned-store/Corrupt")("Corrupt", reasonFields) {
+export class Corrupt extends Schema.TaggedError<Corrupt>("effect-versioned-store/Corrupt")(
+  "Corrupt",
+  reasonFields,
+  engineFailed
+) {
   override get message(): string {
     return this.description
   }
@@ -460,7 +482,8 @@ export class Corrupt extends Schema.TaggedError<Corrupt>("effect-versioned-store
  */
 export class Unsupported extends Schema.TaggedError<Unsupported>("effect-versioned-store/Unsupported")(
   "Unsupported",
-  reasonFields
+  reasonFields,
+  engineFailed
 ) {
   override get message(): string {
     return this.description
@@ -473,7 +496,11 @@ export class Unsupported extends Schema.TaggedError<Unsupported>("effect-version
  * @category errors
  * @since 0.1.0
  */
-export class Unknown extends Schema.TaggedError<Unknown>("effect-versioned-store/Unknown")("Unknown", reasonFields) {
+export class Unknown extends Schema.TaggedError<Unknown>("effect-versioned-store/Unknown")(
+  "Unknown",
+  reasonFields,
+  engineFailed
+) {
   override get message(): string {
     return this.description
   }
@@ -516,11 +543,15 @@ export type Reason = Throttled | Unavailable | Timeout | Unauthorized | Misconfi
  * @category errors
  * @since 0.1.0
  */
-export class Backend extends Schema.TaggedError<Backend>("effect-versioned-store/Backend")("Backend", {
-  operation: Schema.String,
-  outcome: Schema.Literals(["not-applied", "unknown"]),
-  reason: Schema.Union([Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, Corrupt, Unsupported, Unknown])
-}) {
+export class Backend extends Schema.TaggedError<Backend>("effect-versioned-store/Backend")(
+  "Backend",
+  {
+    operation: Schema.String,
+    outcome: Schema.Literals(["not-applied", "unknown"]),
+    reason: Schema.Union([Throttled, Unavailable, Timeout, Unauthorized, Misconfigured, Corrupt, Unsupported, Unknown])
+  },
+  engineFailed
+) {
   override get message(): string {
     const failure = `${this.operation} failed: ${this.reason.description}`
     return this.outcome === "unknown"

@@ -61,12 +61,16 @@ const problems = {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidKey extends Schema.TaggedError<InvalidKey>("effect-versioned-store/InvalidKey")("InvalidKey", {
-  part: Schema.Literals(["owner", "id", "idPrefix", "text"]),
-  problem: Schema.Literals(Struct.keys(problems)),
-  limit: Schema.optional(Schema.Int),
-  actual: Schema.optional(Schema.Int)
-}) {
+export class InvalidKey extends Schema.TaggedError<InvalidKey>("effect-versioned-store/InvalidKey")(
+  "InvalidKey",
+  {
+    part: Schema.Literals(["owner", "id", "idPrefix", "text"]),
+    problem: Schema.Literals(Struct.keys(problems)),
+    limit: Schema.optional(Schema.Int),
+    actual: Schema.optional(Schema.Int)
+  },
+  { httpApiStatus: 400 }
+) {
   override get message(): string {
     const explanation =
       this.problem === "TooLong"

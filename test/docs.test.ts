@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { promisify } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
@@ -11,11 +11,45 @@ const root = join(import.meta.dirname, "..")
 /** The folder is inside the package, so that its name resolves to the built code, as in a project that installs it. */
 const folder = join(root, ".docs")
 
+const textOf = (file: string): string => readFileSync(join(root, file), "utf8")
+
+/** The pages for people. */
+const pages = globSync("{,docs/}*.md", { cwd: root }).sort()
+
 /** The TypeScript blocks of a text, or of its doc comments. */
 const blocks = (file: string): Array<string> => {
-  const text = readFileSync(join(root, file), "utf8")
+  const text = textOf(file)
   const prose = file.endsWith(".md") ? text : text.replace(/^ *\* ?/gm, "")
   return Array.from(prose.matchAll(/```ts\n(.*?)```/gs), ([, block]) => block ?? "")
+}
+
+const withoutCode = (text: string) => text.replace(/^```.*?^```$/gms, "")
+
+/** The anchors that GitHub gives to the headings of a page. */
+const anchorsOf = (text: string): Array<string> => {
+  const seen = new Map<string, number>()
+  return Array.from(withoutCode(text).matchAll(/^#+ (.*)$/gm), ([, heading = ""]) => {
+    const anchor = heading
+      .replace(/\[([^\]]*)\]\([^)]*\)/g, "$1")
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, "")
+      .replaceAll(" ", "-")
+    const count = seen.get(anchor) ?? 0
+    seen.set(anchor, count + 1)
+    return count === 0 ? anchor : `${anchor}-${count}`
+  })
+}
+
+/** The targets of a page's links and images within the repository. */
+const linksOf = (text: string): Array<string> =>
+  Array.from(withoutCode(text).matchAll(/\]\(([^)\s]+)\)/g), ([, link = ""]) => link).filter(
+    (link) => !/^[a-z]+:/.test(link)
+  )
+
+const isBroken = (page: string, link: string): boolean => {
+  const [path = "", anchor] = link.split("#")
+  const target = path === "" ? page : join(dirname(page), path)
+  return !existsSync(join(root, target)) || (anchor !== undefined && !anchorsOf(textOf(target)).includes(anchor))
 }
 
 /** The sources of the package's public modules. */
@@ -28,7 +62,7 @@ const isSelfEvident = (declaration: string) => /= [\d._* ]+$|Number\.MAX_SAFE|re
 
 /** The exported names of a public module, each with its doc comment and the first lines of its declaration. */
 const publicNames = (file: string) => {
-  const text = readFileSync(join(root, file), "utf8")
+  const text = textOf(file)
   const exports = text.matchAll(
     /^export (?:declare )?(const|class|interface|type|function) (\w+)(?=(.*(?:\n.*){0,3}))/gm
   )
@@ -41,10 +75,10 @@ const publicNames = (file: string) => {
 
 /** The names that a public module exports from a file that is no public module itself. */
 const reexportedNames = (file: string) =>
-  Array.from(
-    readFileSync(join(root, file), "utf8").matchAll(/^export (?:type )?\{([^}]*)\} from "(.+)"$/gm),
-    ([, names = "", path = ""]) => ({ names: names.match(/\w+(?=,|\s*$)/g) ?? [], source: join(dirname(file), path) })
-  ).flatMap(({ names, source }) =>
+  Array.from(textOf(file).matchAll(/^export (?:type )?\{([^}]*)\} from "(.+)"$/gm), ([, names = "", path = ""]) => ({
+    names: names.match(/\w+(?=,|\s*$)/g) ?? [],
+    source: join(dirname(file), path)
+  })).flatMap(({ names, source }) =>
     publicNames(source).filter(({ name }) => names.some((exported) => name.endsWith(`: ${exported}`)))
   )
 
@@ -76,12 +110,8 @@ describe("documentation", () => {
   })
 
   it("names only files that exist", () => {
-    const documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "AGENTS.md"]
-    const paths = documents.flatMap((document) =>
-      Array.from(
-        readFileSync(join(root, document), "utf8").matchAll(/`((?:src|test|examples)\/[^`\s]*)`/g),
-        ([, path]) => path ?? ""
-      )
+    const paths = pages.flatMap((page) =>
+      Array.from(textOf(page).matchAll(/`((?:src|test|examples|docs)\/[^`\s]*)`/g), ([, path = ""]) => path)
     )
     assert.isAbove(paths.length, 15)
     assert.deepStrictEqual(
@@ -90,10 +120,39 @@ describe("documentation", () => {
     )
   })
 
+  it("links only to files and headings that exist", () => {
+    assert.deepStrictEqual(anchorsOf("# A `b-c`: d, e!\n```sh\n# f\n```\n## [G](h.md)\n### G\n"), [
+      "a-b-c-d-e",
+      "g",
+      "g-1"
+    ])
+    const links = pages.flatMap((page) => linksOf(textOf(page)).map((link) => ({ page, link })))
+    assert.isAbove(links.length, 60)
+    assert.deepStrictEqual(
+      links.filter(({ link, page }) => isBroken(page, link)).map(({ link, page }) => `${page}: ${link}`),
+      []
+    )
+  })
+
+  it("has a README that can be read at once, and reaches every page from it", () => {
+    assert.isAtMost(textOf("README.md").trimEnd().split("\n").length, 160)
+    const reached = new Set(["README.md"])
+    for (const page of reached) {
+      for (const link of linksOf(textOf(page))) {
+        const target = join(dirname(page), link.replace(/#.*/, ""))
+        if (pages.includes(target)) reached.add(target)
+      }
+    }
+    assert.deepStrictEqual(
+      pages.filter((page) => page !== "AGENTS.md" && !reached.has(page)),
+      []
+    )
+  })
+
   it("has examples that compile and hold", async () => {
     rmSync(folder, { recursive: true, force: true })
     mkdirSync(folder)
-    const files = ["README.md", ...sources, "src/engine/internal/model.ts"].flatMap((file) =>
+    const files = [...pages, ...globSync("src/**/*.ts", { cwd: root })].flatMap((file) =>
       blocks(file).map((block, index) => {
         const name = `${file.replace(/\W/g, "_")}_${index}.ts`
         writeFileSync(join(folder, name), block)

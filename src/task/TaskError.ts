@@ -1,6 +1,7 @@
 /**
  * The errors of tasks. Operations on tasks can also fail with errors of stored records: `Backend`, `CapacityExceeded`,
- * and `InvalidKey` if the owner can't be part of a key.
+ * and `InvalidKey` if the owner can't be part of a key. As an error of an endpoint of Effect's `HttpApi`, each has an
+ * HTTP status, its `httpApiStatus`.
  */
 import * as Schema from "effect/Schema"
 import { Status } from "./Task.ts"
@@ -27,7 +28,8 @@ import { Status } from "./Task.ts"
  */
 export class TaskNotFound extends Schema.TaggedError<TaskNotFound>("effect-versioned-store/TaskNotFound")(
   "TaskNotFound",
-  { taskId: Schema.String }
+  { taskId: Schema.String },
+  { httpApiStatus: 404 }
 ) {
   override get message(): string {
     return `There is no task ${this.taskId}`
@@ -55,10 +57,11 @@ export class TaskNotFound extends Schema.TaggedError<TaskNotFound>("effect-versi
  * @category errors
  * @since 0.1.0
  */
-export class TaskExpired extends Schema.TaggedError<TaskExpired>("effect-versioned-store/TaskExpired")("TaskExpired", {
-  taskId: Schema.String,
-  expiredAt: Schema.DateTimeUtc
-}) {
+export class TaskExpired extends Schema.TaggedError<TaskExpired>("effect-versioned-store/TaskExpired")(
+  "TaskExpired",
+  { taskId: Schema.String, expiredAt: Schema.DateTimeUtc },
+  { httpApiStatus: 409 }
+) {
   override get message(): string {
     return `Task ${this.taskId} expired at ${this.expiredAt}`
   }
@@ -90,7 +93,7 @@ export class TaskExpired extends Schema.TaggedError<TaskExpired>("effect-version
  */
 export class InvalidTransition extends Schema.TaggedError<InvalidTransition>(
   "effect-versioned-store/InvalidTransition"
-)("InvalidTransition", { taskId: Schema.String, from: Status, to: Status }) {
+)("InvalidTransition", { taskId: Schema.String, from: Status, to: Status }, { httpApiStatus: 409 }) {
   override get message(): string {
     return this.from === this.to
       ? `Task ${this.taskId} is ${this.from} already`
@@ -121,7 +124,8 @@ export class InvalidTransition extends Schema.TaggedError<InvalidTransition>(
  */
 export class TaskNotReady extends Schema.TaggedError<TaskNotReady>("effect-versioned-store/TaskNotReady")(
   "TaskNotReady",
-  { taskId: Schema.String, status: Status }
+  { taskId: Schema.String, status: Status },
+  { httpApiStatus: 409 }
 ) {
   override get message(): string {
     return `Task ${this.taskId} is ${this.status}, and has no result yet`
@@ -150,7 +154,8 @@ export class TaskNotReady extends Schema.TaggedError<TaskNotReady>("effect-versi
  */
 export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versioned-store/TooManyTasks")(
   "TooManyTasks",
-  { limit: Schema.Finite }
+  { limit: Schema.Finite },
+  { httpApiStatus: 409 }
 ) {
   override get message(): string {
     return `The owner has ${this.limit} tasks, and no more are allowed: remove some, or wait for them to expire`
@@ -184,7 +189,7 @@ export class TooManyTasks extends Schema.TaggedError<TooManyTasks>("effect-versi
  */
 export class TaskAlreadyExists extends Schema.TaggedError<TaskAlreadyExists>(
   "effect-versioned-store/TaskAlreadyExists"
-)("TaskAlreadyExists", { taskId: Schema.String }) {
+)("TaskAlreadyExists", { taskId: Schema.String }, { httpApiStatus: 409 }) {
   override get message(): string {
     return `There is a record with the id ${this.taskId} already: get that task, or choose another id`
   }
@@ -213,10 +218,11 @@ export class TaskAlreadyExists extends Schema.TaggedError<TaskAlreadyExists>(
  * @category errors
  * @since 0.1.0
  */
-export class TtlTooLong extends Schema.TaggedError<TtlTooLong>("effect-versioned-store/TtlTooLong")("TtlTooLong", {
-  ttl: Schema.Number,
-  limit: Schema.Number
-}) {
+export class TtlTooLong extends Schema.TaggedError<TtlTooLong>("effect-versioned-store/TtlTooLong")(
+  "TtlTooLong",
+  { ttl: Schema.Number, limit: Schema.Number },
+  { httpApiStatus: 400 }
+) {
   override get message(): string {
     return `A time to live of ${this.ttl} ms was asked for, and at most ${this.limit} ms are allowed`
   }
@@ -240,7 +246,7 @@ export class TtlTooLong extends Schema.TaggedError<TtlTooLong>("effect-versioned
  */
 export class VariablesTooLarge extends Schema.TaggedError<VariablesTooLarge>(
   "effect-versioned-store/VariablesTooLarge"
-)("VariablesTooLarge", { taskId: Schema.String, limit: Schema.Finite, actual: Schema.Finite }) {
+)("VariablesTooLarge", { taskId: Schema.String, limit: Schema.Finite, actual: Schema.Finite }, { httpApiStatus: 413 }) {
   override get message(): string {
     return `The variables of task ${this.taskId} would take ${this.actual} bytes, and at most ${this.limit} are allowed`
   }
@@ -268,7 +274,8 @@ export class InvalidVariables extends Schema.TaggedError<InvalidVariables>("effe
     taskId: Schema.String,
     path: Schema.Array(Schema.String),
     problem: Schema.Literals(["TooDeep", "StringTooLong", "NotJson"])
-  }
+  },
+  { httpApiStatus: 400 }
 ) {
   override get message(): string {
     const variable = this.path.length === 0 ? "The object of variables" : `The variable ${this.path.join(".")}`
@@ -322,7 +329,8 @@ export class InvalidPayload extends Schema.TaggedError<InvalidPayload>("effect-v
     part: Part,
     path: Schema.Array(Schema.String),
     problem: Schema.Literals(["TooDeep", "NotJson"])
-  }
+  },
+  { httpApiStatus: 400 }
 ) {
   override get message(): string {
     const place = this.path.length === 0 ? "" : ` at ${this.path.join(".")}`
@@ -350,7 +358,8 @@ const payloadProblems = { TooDeep: "would be nested too deeply", NotJson: "would
  */
 export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("effect-versioned-store/PayloadTooLarge")(
   "PayloadTooLarge",
-  { taskId: Schema.String, part: Part, limit: Schema.Finite, actual: Schema.Finite }
+  { taskId: Schema.String, part: Part, limit: Schema.Finite, actual: Schema.Finite },
+  { httpApiStatus: 413 }
 ) {
   override get message(): string {
     const part = parts[this.part]
@@ -378,7 +387,8 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("effect
  */
 export class InputKeyReused extends Schema.TaggedError<InputKeyReused>("effect-versioned-store/InputKeyReused")(
   "InputKeyReused",
-  { taskId: Schema.String, key: Schema.String }
+  { taskId: Schema.String, key: Schema.String },
+  { httpApiStatus: 409 }
 ) {
   override get message(): string {
     return `Task ${this.taskId} has had an input request with the key ${this.key} before: use another key`
@@ -406,7 +416,8 @@ export class InputKeyReused extends Schema.TaggedError<InputKeyReused>("effect-v
  */
 export class AnonymousOwner extends Schema.TaggedError<AnonymousOwner>("effect-versioned-store/AnonymousOwner")(
   "AnonymousOwner",
-  {}
+  {},
+  { httpApiStatus: 400 }
 ) {
   override get message(): string {
     return "Anonymous owners have no tasks here: sign in, or allow them with allowAnonymous"
@@ -431,7 +442,7 @@ export class AnonymousOwner extends Schema.TaggedError<AnonymousOwner>("effect-v
  */
 export class ConcurrentModification extends Schema.TaggedError<ConcurrentModification>(
   "effect-versioned-store/ConcurrentModification"
-)("ConcurrentModification", { taskId: Schema.String }) {
+)("ConcurrentModification", { taskId: Schema.String }, { httpApiStatus: 409 }) {
   override get message(): string {
     return `Task ${this.taskId} was changed by others at each try: call the operation again`
   }

@@ -21,8 +21,9 @@ import { expiryDates } from "./contract/expiryDates.ts"
 import { interruption } from "./contract/interruption.ts"
 import { keys } from "./contract/keys.ts"
 import { lostAnswers } from "./contract/lostAnswers.ts"
+import { lostCommits } from "./contract/lostCommits.ts"
 import { many } from "./contract/many.ts"
-import { model } from "./contract/model.ts"
+import { model, modelWithCommits } from "./contract/model.ts"
 import { order } from "./contract/order.ts"
 import { pages } from "./contract/pages.ts"
 import { races } from "./contract/races.ts"
@@ -48,9 +49,15 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   many, // 4, 7 and 9
   stores, // 2 and 4
   interruption, // 10
-  commits, // 11, and 1, 4, 8 and 10
-  transactions, // 11
   model // 1, 2, 4, 5 and 6 together
+]
+
+/** The cases that need commits of several records. */
+const contentsWithCommits: ReadonlyArray<ReadonlyArray<Draft>> = [
+  commits, // 11, and 1, 4, 8 and 10
+  lostCommits, // 3
+  transactions, // 11
+  modelWithCommits // 1 to 6, and 11
 ]
 
 /**
@@ -77,6 +84,11 @@ export interface Options<R = never> {
   readonly lossy?:
     | ((isLost: () => boolean) => Effect.Effect<StorageBackend["Service"], unknown, R | StorageBackend | Scope.Scope>)
     | undefined
+  /**
+   * Whether the engine makes commits of several records; true by default. If not, the cases that need them are left
+   * out.
+   */
+  readonly commits?: boolean | undefined
   /** How properties are checked; `replay` takes what a failure printed. */
   readonly check?: Arbitrary.CheckOptions | undefined
   /** How long one case may take, in milliseconds; 60,000 by default. */
@@ -146,7 +158,7 @@ export const cases = <R, RIn>(
   layer: Layer.Layer<R | StorageBackend, unknown, RIn>,
   options: Options<NoInfer<R>> = {}
 ): ReadonlyArray<Case<R | RIn>> => {
-  const { check, lossy, plant, shared = false } = options
+  const { check, commits: hasCommits = true, lossy, plant, shared = false } = options
 
   const settingIn = (context: Context.Context<R | RIn | StorageBackend>): Setting => ({
     check,
@@ -156,7 +168,8 @@ export const cases = <R, RIn>(
     twoBuilds: Effect.provide(twoBuilds(layer), context)
   })
 
-  return contents.flat().flatMap(({ run, shared: isForShared = shared, ...draft }) => {
+  const drafts = [...contents, ...(hasCommits ? contentsWithCommits : [])].flat()
+  return drafts.flatMap(({ run, shared: isForShared = shared, ...draft }) => {
     if (isForShared !== shared) return []
     const isSkipped = draft.needs !== undefined && options[draft.needs] === undefined
     return {

@@ -99,11 +99,11 @@ describe.skipIf(!inject("hasRedisServer"))("Redis fails with an error that says 
     })
   )
 
-  it.live("but not for a user who has just the permissions that the README lists", () =>
+  it.live("but not for a user who has just the permissions that the docs list", () =>
     Effect.gen(function* () {
       const url = yield* newServer()
-      const readme = readFileSync(join(import.meta.dirname, "../../README.md"), "utf8")
-      const [, listed = ""] = /\*\*Permissions\.\*\* (.*?) on the keys below the prefix/s.exec(readme) ?? []
+      const docs = readFileSync(join(import.meta.dirname, "../../docs/redis.md"), "utf8")
+      const [, listed = ""] = /\*\*Permissions\.\*\* (.*?) on the keys below the prefix/s.exec(docs) ?? []
       const commands = Array.from(listed.matchAll(/`([A-Z]+)`/g), ([, name = ""]) => `+${name.toLowerCase()}`)
       assert.isAbove(commands.length, 10)
       yield* ask(url, "ACL", "SETUSER", "app", "on", ">pass-word", "~shop:*", ...commands)

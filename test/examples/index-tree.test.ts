@@ -1,5 +1,5 @@
-import { spawnSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs"
+import { type ChildProcess, execFile, type SpawnSyncReturns, spawnSync } from "node:child_process"
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, describe, it } from "@effect/vitest"
@@ -9,48 +9,115 @@ const root = join(import.meta.dirname, "../..")
 const folder = mkdtempSync(join(tmpdir(), "index-tree-"))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-const run = (...args: ReadonlyArray<string>) => {
-  const { status, stderr, stdout } = spawnSync("node", ["examples/index-tree.ts", ...args], {
-    cwd: root,
-    encoding: "utf8"
+const exampleOf = (args: ReadonlyArray<string>) => ["examples/index-tree.ts", ...args]
+
+/** What a run has printed. */
+const outputOf = ({ stderr, status, stdout }: Pick<SpawnSyncReturns<string>, "status" | "stderr" | "stdout">) => ({
+  status,
+  stdout,
+  stderr,
+  /** The figure of a row. */
+  told: (name: string) => toNumber(stdout.match(new RegExp(`^  ${name} +([\\d,]+)`, "m"))),
+  /** How many files this run has indexed. */
+  indexed: () => toNumber(stdout.match(/^([\d,]+) files are indexed by this run/m))
+})
+
+const toNumber = (match: RegExpMatchArray | null) => Number(match?.[1]?.replaceAll(",", ""))
+
+const run = (...args: ReadonlyArray<string>) =>
+  outputOf(spawnSync("node", exampleOf(args), { cwd: root, encoding: "utf8" }))
+
+/** Runs the example, and calls a function as soon as it has printed something. */
+const start = (args: ReadonlyArray<string>, onOutput: (example: ChildProcess) => void = () => {}) =>
+  new Promise<ReturnType<typeof outputOf>>((resolve) => {
+    const example = execFile("node", exampleOf(args), { cwd: root }, (_, stdout, stderr) =>
+      resolve(outputOf({ status: example.exitCode, stdout, stderr }))
+    )
+    example.stdout?.once("data", () => onOutput(example))
   })
-  const told = (name: string) => Number(stdout.match(new RegExp(`${name} *│ (\\d+)`))?.[1])
-  return { status, stdout, stderr, told }
-}
 
 describe("index-tree", () => {
   it("indexes every file once, with conflicts and takeovers on the way, and finds them again later", () => {
     const file = join(folder, "demo.db")
     const first = run("--file", file)
     assert.strictEqual(first.status, 0, first.stderr)
-    assert.isAbove(first.told("files"), 400)
-    assert.strictEqual(first.told("indexed by this run"), first.told("files"))
-    assert.isAbove(first.told("conflicts"), 0)
-    assert.isAbove(first.told("takeovers"), 0)
-    assert.isAbove(first.told("late completions refused"), 0)
-    assert.match(first.stdout, /A plain sequential walk finds the same \d+ files/)
+    const files = first.indexed()
+    assert.isAbove(files, 400)
+    assert.strictEqual(first.told("updates made"), 2 * files)
+    assert.strictEqual(first.told("lost"), 0)
+    assert.isAtLeast(first.told("conflicts"), 4)
+    assert.isBelow(first.told("writes"), files)
+    assert.isAtLeast(first.told("takeovers"), 8)
+    assert.isAtLeast(first.told("refused"), 4)
+    assert.include(first.stdout, "of others' work: 4 died, and 4 slept until the lease had ended")
+    assert.include(first.stdout, `A plain sequential walk finds the same ${files} files, each indexed once`)
 
     const second = run("--file", file)
     assert.strictEqual(second.status, 0, second.stderr)
-    assert.include(second.stdout, `${first.told("files")} of ${first.told("files")} files are in the index already.`)
-    assert.strictEqual(second.told("indexed by this run"), 0)
+    assert.include(second.stdout, `${files} of ${files} files are in the index already.`)
+    assert.strictEqual(second.indexed(), 0)
   })
 
   it("goes on from an index of which files have changed, come and gone since", () => {
     const [dir, file] = [join(folder, "changing"), join(folder, "changing.db")]
     mkdirSync(dir)
     for (const name of ["same", "changed", "gone"]) writeFileSync(join(dir, name), "1")
-    assert.strictEqual(run("--dir", dir, "--file", file).told("indexed by this run"), 3)
+    assert.strictEqual(run("--dir", dir, "--file", file).indexed(), 3)
     writeFileSync(join(dir, "changed"), "23")
     utimesSync(join(dir, "changed"), 1, 1)
     writeFileSync(join(dir, "new"), "456")
     rmSync(join(dir, "gone"))
-    const { status, stderr, stdout, told } = run("--dir", dir, "--file", file)
+    const { indexed, status, stderr, stdout } = run("--dir", dir, "--file", file)
     assert.strictEqual(status, 0, stderr)
     assert.include(stdout, "1 of 3 files are in the index already.")
-    assert.strictEqual(told("indexed by this run"), 2)
+    assert.strictEqual(indexed(), 2)
     assert.include(stdout, "the same 3 files, each indexed once: 0 lines, 6 bytes")
   })
+
+  it("says after Ctrl-C that a second run goes on, and goes on", async () => {
+    const args = ["--file", join(folder, "stopped.db")]
+    const first = await start(args, (example) => example.kill("SIGINT"))
+    assert.strictEqual(first.status, 130)
+    assert.match(
+      first.stdout,
+      /Stopped. What is done is kept in .*stopped.db. Run the same command again, and it goes on/
+    )
+    const second = run(...args)
+    assert.strictEqual(second.status, 0, second.stderr)
+    assert.include(second.stdout, "A plain sequential walk finds the same")
+
+    const inMemory = await start(["--backend", "memory"], (example) => example.kill("SIGINT"))
+    assert.strictEqual(inMemory.status, 130)
+    assert.include(inMemory.stdout, "The index was in memory, so it is gone")
+  })
+
+  it("shares the work with another run at the same time", async () => {
+    const args = ["--file", join(folder, "shared.db")]
+    const [one, other] = await Promise.all([start(args), start(args)])
+    for (const { status, stderr, told } of [one, other]) {
+      assert.strictEqual(status, 0, stderr)
+      assert.strictEqual(told("lost"), 0)
+    }
+    assert.include(one.stdout, `finds the same ${one.indexed() + other.indexed()} files, each indexed once`)
+  })
+
+  // Root may write everywhere, so it runs this as another user, if that user may run node.
+  const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
+  it.skipIf(spawnSync(process.execPath, ["--version"], user).status !== 0)(
+    "says what to do in a folder that is read-only",
+    () => {
+      const readOnly = join(folder, "read-only")
+      mkdirSync(join(readOnly, ".ci"), { recursive: true })
+      copyFileSync(join(root, ".ci/clean.ts"), join(readOnly, ".ci/clean.ts"))
+      chmodSync(folder, 0o755)
+      chmodSync(readOnly, 0o555)
+      const build = spawnSync(process.execPath, [join(readOnly, ".ci/clean.ts")], { ...user, encoding: "utf8" })
+      chmodSync(readOnly, 0o755)
+      assert.strictEqual(build.status, 1)
+      assert.include(build.stderr, `You may not write in ${readOnly}`)
+      assert.include(build.stderr, `cp -r ${readOnly} `)
+    }
+  )
 
   const where: Record<string, ReadonlyArray<string | undefined>> = {
     memory: [],
@@ -94,7 +161,10 @@ describe("index-tree", () => {
     assert.strictEqual(run("--backend", "paper").status, 1)
     assert.include(run("--table", "t").stderr, "--table and --endpoint can only be used with --backend dynamodb")
     assert.include(run("--backend", "redis", "--file", "f").stderr, "--file can only be used with --backend sqlite")
-    assert.include(run("--file", join(folder, "missing", "f")).stderr, "in a folder that exists")
+    assert.include(
+      run("--file", join(folder, "missing", "f")).stderr,
+      "in a folder that exists\n\n  This runs as well: --backend memory, or --backend sqlite --file "
+    )
     assert.include(run("--backend", "redis", "--url", "redis://127.0.0.1:1").stderr, "Redis can't be reached")
     assert.include(run("--backend", "redis", "--url", "localhost").stderr, "such as redis://localhost:6379")
     assert.include(run("--help").stdout, "--backend")

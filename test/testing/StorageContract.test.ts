@@ -616,7 +616,7 @@ const broken: Record<string, Broken> = {
           answer._tag === "CommitRefused" ? { ...answer, refusals: answer.refusals.toReversed() } : answer
         )
     })),
-    caughtBy: "any sequence of operations agrees with the model"
+    caughtBy: "any sequence of commits and other operations agrees with the model"
   },
   "a commit that starts versions again over an expired record": {
     layer: layerPlantable(({ commit = () => Effect.die("none") }) => ({

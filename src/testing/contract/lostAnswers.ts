@@ -1,24 +1,13 @@
 /** Promise 3: no write takes effect twice, and there is no false conflict. */
 import * as Effect from "effect/Effect"
-import type { Step, StorageBackend } from "../../StorageBackend.ts"
+import type { StorageBackend } from "../../StorageBackend.ts"
 import type { StorageKey } from "../../StorageKey.ts"
 import * as Faults from "../Faults.ts"
-import { anomaly, anomalyOfCommits } from "../History.ts"
+import { anomaly } from "../History.ts"
 import * as assert from "../internal/assert.ts"
-import { commitHistoryOf } from "../internal/commitHistoryOf.ts"
 import { type Draft, example, losing } from "../internal/drafts.ts"
 import { historyOf } from "../internal/historyOf.ts"
-import { assertSame, failsWith, keyOf } from "../internal/support.ts"
-
-/** Loses the first answer alone. */
-const first = () => {
-  let isFirst = true
-  return () => {
-    const isLost = isFirst
-    isFirst = false
-    return isLost
-  }
-}
+import { assertSame, failsWith, keyOf, losesFirstAnswer } from "../internal/support.ts"
 
 type Write = (backend: StorageBackend["Service"], key: StorageKey) => Effect.Effect<unknown, { readonly _tag: string }>
 
@@ -44,19 +33,19 @@ export const lostAnswers: ReadonlyArray<Draft> = [
     "a put, a create and a compare-and-set whose answer is lost succeed, and take effect once",
     Effect.fnUntraced(function* (backend, owner, lossy) {
       yield* backend.put(keyOf(owner, "before"), "so that the engine has all that it needs for a write")
-      const losesFirst = yield* lossy(first())
+      const losesFirst = yield* lossy(losesFirstAnswer())
       const put = yield* losesFirst.put(keyOf(owner, "put"), "data")
       assertSame(yield* backend.get(put.key), put)
       assert.strictEqual(put.version, 1)
 
-      const created = yield* (yield* lossy(first())).putIfVersion(keyOf(owner, "created"), "data", 0)
+      const created = yield* (yield* lossy(losesFirstAnswer())).putIfVersion(keyOf(owner, "created"), "data", 0)
       assertSame(yield* backend.get(created.key), created)
       assert.strictEqual(created.version, 1)
 
       for (const expected of [put, put.version] as const) {
         const read = yield* backend.put(put.key, "before")
         const known = typeof expected === "number" ? read.version : read
-        const swapped = yield* (yield* lossy(first())).putIfVersion(put.key, "after", known)
+        const swapped = yield* (yield* lossy(losesFirstAnswer())).putIfVersion(put.key, "after", known)
         assertSame(yield* backend.get(put.key), swapped)
         assert.strictEqual(swapped.version, read.version + 1)
       }
@@ -76,80 +65,11 @@ export const lostAnswers: ReadonlyArray<Draft> = [
       }
       for (const [name, remove] of Object.entries(deletes)) {
         yield* backend.putIfVersion(key, "data", 0)
-        const error = yield* Effect.flip(remove(yield* lossy(first()), key))
+        const error = yield* Effect.flip(remove(yield* lossy(losesFirstAnswer()), key))
         assert.strictEqual(error._tag, "Backend", name)
         assert.strictEqual("outcome" in error && error.outcome, "unknown", name)
         yield* failsWith(backend.get(key), "RecordNotFound")
       }
-    })
-  ),
-
-  losing(
-    3,
-    "a commit that changes a record by its write id succeeds if its answer is lost, and takes effect once",
-    Effect.fnUntraced(function* (backend, owner, lossy) {
-      // So that the engine has all that it needs for a commit.
-      yield* backend.commit(
-        owner,
-        ["x", "y"].map((id) => ({ _tag: "Write", id, expected: 0, data: "before" }))
-      )
-      const read = yield* backend.put(keyOf(owner, "a"), "one")
-      const removed = yield* backend.put(keyOf(owner, "b"), "one")
-      const [written, , created] = yield* (yield* lossy(first())).commit(owner, [
-        { _tag: "Write", id: "a", expected: read, data: "two" },
-        { _tag: "Remove", id: "b", expected: removed },
-        { _tag: "Write", id: "c", expected: 0, data: "new" }
-      ])
-      assert.deepStrictEqual([written?.version, created?.version], [2, 1])
-      for (const record of [written, created]) {
-        if (record !== undefined) assertSame(yield* backend.get(record.key), record)
-      }
-      yield* failsWith(backend.get(removed.key), "RecordNotFound")
-    })
-  ),
-
-  losing(
-    3,
-    "a commit that could apply twice succeeds if its answer is lost, or its outcome is unknown, and takes effect once",
-    Effect.fnUntraced(function* (backend, owner, lossy) {
-      const removals: ReadonlyArray<Step> = ["a", "b"].map((id) => ({ _tag: "Remove", id, expected: 1 }))
-      for (const losesFirst of [undefined, yield* lossy(first())]) {
-        for (const id of ["a", "b"]) yield* backend.putIfVersion(keyOf(owner, id), "one", 0)
-        const result = yield* Effect.result((losesFirst ?? backend).commit(owner, removals))
-        const outcome = result._tag === "Failure" && result.failure._tag === "Backend" && result.failure.outcome
-        assert.isTrue(result._tag === "Success" || (losesFirst !== undefined && outcome === "unknown"))
-        for (const id of ["a", "b"]) yield* failsWith(backend.get(keyOf(owner, id)), "RecordNotFound")
-      }
-    })
-  ),
-
-  losing(
-    3,
-    "if answers are lost, the history of commits is strictly serializable, those of unknown outcome included",
-    Effect.fnUntraced(function* (_, owner, lossy) {
-      const fateOf = Faults.chance(1, { lose: 0.4 })
-      let lost = 0
-      const isLost = () => fateOf() === "lose" && lost++ >= 0
-      const clients = [yield* lossy(isLost), yield* lossy(isLost)] as const
-      const step = (id: "a" | "b" | "c", kind: "Check" | "Write" | "Remove") => ({ id, kind })
-      const programs = [
-        [
-          { _tag: "Commit", steps: [step("a", "Write"), step("b", "Check")] },
-          { _tag: "PutIf", id: "c" }
-        ],
-        [
-          { _tag: "Commit", steps: [step("b", "Write"), step("a", "Check")] },
-          { _tag: "Put", id: "a" }
-        ],
-        [
-          { _tag: "Commit", steps: [step("c", "Remove"), step("a", "Write"), step("b", "Write")] },
-          { _tag: "Commit", steps: [step("c", "Write"), step("b", "Remove")] }
-        ]
-      ] as const
-      for (let round = 0; round < 10; round++) {
-        assert.isUndefined(anomalyOfCommits(yield* commitHistoryOf(`${owner} ${round}`, clients, programs)))
-      }
-      assert.isAbove(lost, 10)
     })
   ),
 

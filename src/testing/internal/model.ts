@@ -32,14 +32,12 @@ const Commit = Schema.TaggedStruct("Commit", {
   )
 })
 
-const Command = Schema.Union([
+const commandSchemas = [
   Schema.TaggedStruct("Get", Target),
   Schema.TaggedStruct("Put", { ...Target, timeToLive: TimeToLive }),
   PutIf,
   PutIf,
   Schema.TaggedStruct("GetMany", { targets: Schema.Array(Schema.Struct(Target)) }),
-  Commit,
-  Commit,
   Schema.TaggedStruct("Delete", Target),
   Schema.TaggedStruct("DeleteIf", { ...Target, expectation: Expectation }),
   Schema.TaggedStruct("List", {
@@ -50,12 +48,19 @@ const Command = Schema.Union([
   }),
   Schema.TaggedStruct("Advance", { halfSeconds: Schema.Literals([1, 2, 5]) }),
   Schema.TaggedStruct("Cleanup", {})
-])
+] as const
 
-type Command = typeof Command.Type
+const Command = Schema.Union(commandSchemas)
+
+const CommandWithCommits = Schema.Union([Commit, Commit, Commit, ...commandSchemas])
+
+type Command = typeof CommandWithCommits.Type
 
 /** Sequences of operations on a few keys of two owners, time and cleanups included. */
 export const commands = Arbitrary.array(Arbitrary.schema(Command), { maxLength: 60 })
+
+/** The same, with commits. */
+export const commandsWithCommits = Arbitrary.array(Arbitrary.schema(CommandWithCommits), { maxLength: 60 })
 
 /**
  * Runs a sequence of operations on the backend and on a model of the contract, and asserts that they agree in every

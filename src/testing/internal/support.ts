@@ -199,3 +199,13 @@ export const trickyIds = [
   "\ufeffa",
   "a\ufeff"
 ]
+
+/** Loses the first answer alone. */
+export const losesFirstAnswer = () => {
+  let isFirst = true
+  return () => {
+    const isLost = isFirst
+    isFirst = false
+    return isLost
+  }
+}

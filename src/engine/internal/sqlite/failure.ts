@@ -6,7 +6,7 @@ import { safeCause } from "../safeCause.ts"
 /** An error of `node:sqlite`. */
 export interface SqliteError extends Error {
   readonly code?: string
-  /** SQLite's extended result code. */
+  /** SQLite's extended result code. Deno gives none if it opens a file or executes SQL without a statement. */
   readonly errcode?: number
 }
 
@@ -30,7 +30,23 @@ const SQLITE_IOERR_WRITE = 778
 /** An extended code: the disk has no room for the index of the write-ahead log, the file `-shm`. */
 const SQLITE_IOERR_SHMSIZE = 4874
 
-const primaryCodeOf = ({ errcode = 0 }: SqliteError): number => errcode & 0xff
+/** SQLite's own texts for its result codes (`sqlite3_errstr`), with which messages begin. */
+const codesByText: Readonly<Record<string, number>> = {
+  "access permission denied": SQLITE_PERM,
+  "database is locked": SQLITE_BUSY,
+  "database table is locked": SQLITE_LOCKED,
+  "out of memory": SQLITE_NOMEM,
+  "attempt to write a readonly database": SQLITE_READONLY,
+  "disk I/O error": SQLITE_IOERR,
+  "database disk image is malformed": SQLITE_CORRUPT,
+  "database or disk is full": SQLITE_FULL,
+  "unable to open database file": SQLITE_CANTOPEN,
+  "locking protocol": SQLITE_PROTOCOL,
+  "file is not a database": SQLITE_NOTADB
+}
+
+const primaryCodeOf = ({ errcode, message }: SqliteError): number =>
+  errcode === undefined ? (codesByText[message.split(":", 1).join()] ?? 0) : errcode & 0xff
 
 /** Whether another process has the file locked. */
 export const isLocked = (error: SqliteError): boolean =>
