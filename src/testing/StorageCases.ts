@@ -30,6 +30,7 @@ import { races } from "./contract/races.ts"
 import { stores } from "./contract/stores.ts"
 import { transactions } from "./contract/transactions.ts"
 import { versions } from "./contract/versions.ts"
+import { watchedCommits, watches } from "./contract/watches.ts"
 import type { Draft, Setting } from "./internal/drafts.ts"
 import { twoBuilds } from "./internal/support.ts"
 
@@ -49,6 +50,7 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   many, // 4, 7 and 9
   stores, // 2 and 4
   interruption, // 10
+  watches, // 12
   model // 1, 2, 4, 5 and 6 together
 ]
 
@@ -57,6 +59,7 @@ const contentsWithCommits: ReadonlyArray<ReadonlyArray<Draft>> = [
   commits, // 11, and 1, 4, 8 and 10
   lostCommits, // 3
   transactions, // 11
+  watchedCommits, // 12
   modelWithCommits // 1 to 6, and 11
 ]
 

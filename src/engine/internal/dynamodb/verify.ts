@@ -95,8 +95,8 @@ const adviceFor = ({ _tag: reason, description }: Backend["reason"]): string => 
   }
   if (!description.startsWith("The credentials do not permit")) return ""
   return (
-    ". The backend needs dynamodb:GetItem, BatchGetItem, Query, UpdateItem and DeleteItem. If the role is confined to " +
-    "some owners or to reads, switch verify off (DYNAMODB_VERIFY=false)"
+    ". The backend needs dynamodb:GetItem, BatchGetItem, Query, UpdateItem and DeleteItem. If the role is confined " +
+    "to some owners or to reads, switch verify off (DYNAMODB_VERIFY=false)"
   )
 }
 
