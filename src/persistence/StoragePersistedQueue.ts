@@ -23,7 +23,7 @@ import * as QueueMessages from "./internal/queueMessages.ts"
 export interface Options {
   /** The owner of the records. The owner may have tasks and other records as well. */
   readonly owner: string
-  /** How often a queue is looked at while someone waits for a message of it and there is none; 1 second by default. */
+  /** How often a process looks for a message while someone waits and it hears of none; 1 second by default. */
   readonly pollInterval?: Duration.Input | undefined
   /**
    * How long after its last sign of life a process is taken for dead, and its messages are delivered again; 90 seconds
@@ -54,9 +54,11 @@ const toQueueError = (action: string) =>
  * **Costs.** An offer takes one request. A take reads up to 16 messages in one request, for this take and the next
  * ones, and moves its message to a lease in one commit, which takes that come at the same time share. Its end takes one
  * request. So a message costs three to four requests, however many wait. On DynamoDB the move is a transaction of two
- * items, and so are an offer with an id of the caller's own and the end of its message. While someone waits and there
- * is no message, each process looks for one every `pollInterval`. An offer of the same process wakes those who wait at
- * once.
+ * items, and so are an offer with an id of the caller's own and the end of its message.
+ *
+ * **Waiting.** An offer of the same process wakes a take at once. On SQLite and Redis, an offer of another process does
+ * within about 20 milliseconds. While someone waits, each process also looks for a message every `pollInterval`, which
+ * is how it finds what another process has offered on DynamoDB.
  *
  * **What stays.** An id of the caller's own keeps a record, so that it is not taken twice, and its message leaves a
  * record when it is done. A message that has failed for good is kept, with its last failure.

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Duration, Effect, Fiber, Layer, Logger, Schema, type Scope } from "effect"
+import { Context, Deferred, Duration, Effect, Fiber, Layer, Logger, Schema, type Scope, Stream } from "effect"
 import { PersistedQueue } from "effect/persistence"
 import { TestClock } from "effect/testing"
 import * as StoragePersistedQueue from "../../src/persistence/StoragePersistedQueue.ts"
@@ -136,18 +136,43 @@ describe("StoragePersistedQueue, between processes", () => {
   )
 
   test(
-    "finds what another process has offered at the next look",
+    "finds what another process has offered at the next look, without a hint",
     Effect.gen(function* () {
       const service = yield* StorageBackend
-      const [one, other] = [yield* newProcess(service), yield* newProcess(service, { pollInterval: "5 seconds" })]
+      const deaf = { ...service, hints: () => Stream.never }
+      const [one, other] = [yield* newProcess(service), yield* newProcess(deaf, { pollInterval: "5 seconds" })]
       const fiber = yield* Effect.forkChild(other.queue.take(Effect.succeed))
-      while (other.requests.length === 0) yield* Effect.yieldNow
+      while (other.requests.length < 2) yield* Effect.yieldNow
       yield* TestClock.adjust(1)
       yield* one.queue.offer(1)
       yield* TestClock.adjust("4 seconds")
-      assert.deepStrictEqual(other.requests, ["listByPrefix"])
+      assert.deepStrictEqual(other.requests, ["listByPrefix", "listByPrefix"])
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Fiber.join(fiber), 1)
+    })
+  )
+
+  test(
+    "finds what another process has offered by a hint, and looks ten times a second at most by hints",
+    Effect.gen(function* () {
+      const service = yield* StorageBackend
+      const [one, other] = [yield* newProcess(service), yield* newProcess(service, { pollInterval: "1 hour" })]
+      const fiber = yield* Effect.forkChild(other.queue.take(Effect.succeed))
+      while (other.requests.length < 2) yield* Effect.yieldNow
+      yield* TestClock.adjust(1)
+      yield* one.queue.offer(1)
+      yield* TestClock.adjust("20 millis")
+      assert.strictEqual(yield* Fiber.join(fiber), 1)
+      const waiting = yield* Effect.forkChild(other.queue.take(Effect.succeed))
+      yield* TestClock.adjust("1 second")
+      other.requests.length = 0
+      for (let i = 0; i < 100; i++) {
+        yield* one.queue.offer(2, { delay: "1 hour" })
+        yield* TestClock.adjust("10 millis")
+      }
+      assert.isAbove(other.requests.length, 4)
+      assert.isAtMost(other.requests.length, 11)
+      yield* Fiber.interrupt(waiting)
     })
   )
 

@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber, Layer } from "effect"
+import { PersistedQueue } from "effect/persistence"
+import * as StoragePersistedQueue from "../../src/persistence/StoragePersistedQueue.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
-import { layerOf, makeQueue, type Work } from "../support/queueWorker.ts"
+import { layerOf, makeQueue, storageOf, type Work } from "../support/queueWorker.ts"
 import { newKeyPrefix, url } from "../support/redis.ts"
 import { newFiles } from "../support/sqlite.ts"
 import { until } from "../support/until.ts"
@@ -77,5 +79,34 @@ describe("StoragePersistedQueue, in three processes of which one is stopped and 
       },
       60_000
     )
+  }
+})
+
+describe("StoragePersistedQueue, with two clients of an engine", () => {
+  for (const [name, store] of Object.entries(stores)) {
+    it.live.skipIf(store === undefined)(`wakes a take by what the other client offers, on ${name}`, () => {
+      const owner = "bob"
+      const clientOf = Effect.map(
+        Layer.build(
+          Layer.fresh(
+            PersistedQueue.layer.pipe(
+              Layer.provide(StoragePersistedQueue.layer({ owner, pollInterval: "1 hour" })),
+              Layer.provide(storageOf(store ?? { filename: "" }))
+            )
+          )
+        ),
+        (context) => Effect.runSync(Effect.provideContext(makeQueue, context))
+      )
+      return Effect.gen(function* () {
+        const [one, other] = [yield* clientOf, yield* clientOf]
+        for (const n of [1, 2, 3]) {
+          const fiber = yield* Effect.forkChild(one.take(Effect.succeed))
+          // If the offer came before the first look, the test would pass without a hint.
+          yield* Effect.sleep(50)
+          yield* other.offer(n)
+          assert.strictEqual(yield* Fiber.join(fiber), n)
+        }
+      }).pipe(Effect.scoped)
+    })
   }
 })

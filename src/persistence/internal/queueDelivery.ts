@@ -15,6 +15,7 @@ import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
 import { batchOf, type Content, type Message, type Messages, type Names, namesOf } from "./queueMessages.ts"
 
@@ -50,6 +51,8 @@ interface Line {
   readonly nudge: Latch.Latch
   maxAttempts: number
   isServed: boolean
+  /** Whether hints at what other processes offer open the nudge. They do from the first time that someone waits. */
+  isListening: boolean
   /** Messages that were due when they were read, and that nobody has waited for yet. */
   ahead: ReadonlyArray<Message>
   /** Another process was first with a message. So the next page is taken from somewhere else than its start. */
@@ -131,6 +134,7 @@ const makeLine = (names: Names): Line => ({
   nudge: Latch.makeUnsafe(false),
   maxAttempts: Number.POSITIVE_INFINITY,
   isServed: false,
+  isListening: false,
   ahead: [],
   isContended: false
 })
@@ -324,8 +328,24 @@ const makeServe = Effect.fnUntraced(function* (
     return 0
   })
 
-  /** Waits for an offer of this process, or for the next look. */
-  const awaitChange = (line: Line, millis: number) => Effect.race(Effect.sleep(millis), line.nudge.await)
+  /** Processes that wait for the same queue do not look all at the same time. */
+  const listen = (line: Line) =>
+    Stream.runForEach(messages.hints(line.names), () =>
+      Effect.flatMap(Random.next, (part) => Effect.sleep(part * maxHintDelayMillis)).pipe(
+        Effect.andThen(line.nudge.open),
+        Effect.andThen(Effect.sleep(hintPauseMillis))
+      )
+    )
+
+  /** Waits for an offer of this process, a hint or the next look. */
+  const awaitChange = (line: Line, millis: number) =>
+    Effect.suspend(() => {
+      if (line.isListening) return Effect.race(Effect.sleep(millis), line.nudge.await)
+      line.isListening = true
+      run(listen(line))
+      // A message may have come before, so the queue is looked at once more.
+      return Effect.void
+    })
 
   const loop = Effect.fnUntraced(function* (line: Line, giveBack: (delivery: Delivery) => Effect.Effect<void>) {
     while (line.waiters.size > 0) {
@@ -352,3 +372,7 @@ const makeServe = Effect.fnUntraced(function* (
 
 /** After a failure, messages are looked for again after so long, as in Effect's own stores. */
 const retryMillis = 500
+
+/** A hint is followed by a look after a random time of up to so long, and then by none for a pause. */
+const maxHintDelayMillis = 20
+const hintPauseMillis = 100

@@ -197,6 +197,9 @@ export const make = Effect.fnUntraced(function* (owner: string) {
       yield* commit([...(offered === undefined ? [] : [create(offered, "{}")]), create(id, data)])
     }),
 
+    /** Signals that a message of a queue may have come, or gone. */
+    hints: (names: Names) => backend.hints(StoragePrefix.makeUnsafe({ owner, idPrefix: names.due })),
+
     /** The next messages of a queue, in the order of the times at which they are due. One request. */
     next: (names: Names, limit: number) =>
       backend.listByPrefix(StoragePrefix.makeUnsafe({ owner, idPrefix: names.due }), { limit }).pipe(
