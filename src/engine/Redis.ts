@@ -56,7 +56,7 @@ export interface Options {
   /**
    * Whether building the Layer also fails if the server is a replica, refuses writes, or does not permit the user the
    * commands and keys of the operations; false by default. It takes one script, which changes nothing. Redis before 7.0
-   * can't be asked for permissions, so there the script shows only whether reading and deleting are permitted. If the
+   * can't be asked for permissions, so there the script shows only whether the user may write to a sorted set. If the
    * user is confined to some owners or to reads, leave it off.
    */
   readonly verify?: boolean | undefined

@@ -24,8 +24,8 @@ export interface Options<A, E, R> {
 }
 
 /**
- * What each look sees, whether it has changed or not. If a look fails for a reason that passes by itself, it is left out.
- * The first of such failures in a row is logged.
+ * What each look sees, whether it has changed or not. If a look fails for a reason that passes by itself, it is left
+ * out. The first of such failures in a row is logged.
  */
 export const make = <A, E, R>(options: Options<A, E, R>): Stream.Stream<A, E, R> =>
   Stream.unwrap(

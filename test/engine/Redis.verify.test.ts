@@ -132,6 +132,15 @@ describe.skipIf(!inject("hasRedisServer"))("Redis with verify", () => {
     })
   )
 
+  it.live("fails if the server has used up its memory and refuses writes", () =>
+    Effect.gen(function* () {
+      const url = yield* newServer()
+      yield* ask(url, "CONFIG", "SET", "maxmemory", "1")
+      yield* assertFails(build(url), "Unavailable", "open failed: Redis has used up its maxmemory and refuses writes")
+      yield* build(url, { verify: false })
+    })
+  )
+
   it.live("fails if a command is renamed", () =>
     Effect.gen(function* () {
       const url = yield* newServer("--rename-command", "HSET", "HSET2")

@@ -28,7 +28,7 @@ export const registerListen = (redis: Service, listen: Listen): Service => {
   return redis
 }
 
-/** How any other service hears a channel: by its `subscribe`, which tells of no gaps and knows no channels of shards. */
+/** Hears a channel by the `subscribe` of any other service, which tells of no gaps and knows no channels of shards. */
 const listenBySubscribe =
   (redis: Service): Listen =>
   ({ isSharded, name }, { onHeard, onMessage }) =>
