@@ -112,6 +112,28 @@ describe("StoragePersistedQueue, between processes", () => {
     )
   }
 
+  for (const fate of ["lose", "drop"] as const) {
+    test(
+      `has a message done once if a renewal was ${fate === "lose" ? "made and its answer lost" : "not made, and not answered"}`,
+      Effect.gen(function* () {
+        const service = yield* StorageBackend
+        let commits = 0
+        // The offer, the delivery and the first renewal.
+        const faulty = Faults.backend(service, ({ name }) => (name === "commit" && ++commits === 3 ? fate : "pass"))
+        const one = yield* newProcess(faulty.backend)
+        yield* one.queue.offer(1, { id: "a" })
+        const { end, fiber, taken } = yield* begin(one.queue)
+        yield* taken
+        yield* TestClock.adjust("31 seconds")
+        assert.strictEqual(commits, 3)
+        yield* Deferred.succeed(end, undefined)
+        yield* Fiber.join(fiber)
+        assert.strictEqual(commits, 4)
+        assert.deepStrictEqual(yield* kindsOf, ["done", "id"])
+      })
+    )
+  }
+
   test(
     "keeps a message as failed if the process died at the last attempt",
     Effect.gen(function* () {
