@@ -135,6 +135,40 @@ describe("StoragePersistedQueue, between processes", () => {
   }
 
   test(
+    "gives back a message whose take is interrupted at any moment of its delivery",
+    Effect.gen(function* () {
+      const service = yield* StorageBackend
+      const { queue } = yield* newProcess(service)
+      for (let steps = 0; steps < 40; steps++) {
+        yield* queue.offer(steps)
+        const fiber = yield* Effect.forkChild(queue.take(() => Effect.never))
+        for (let step = 0; step < steps; step++) yield* Effect.yieldNow
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(yield* queue.take((n, { attempts }) => Effect.succeed([n, attempts])), [steps, 1])
+      }
+    })
+  )
+
+  test(
+    "claims messages one by one if another process has taken some of them",
+    Effect.gen(function* () {
+      const service = yield* StorageBackend
+      const [one, other] = [yield* newProcess(service), yield* newProcess(service)]
+      for (let n = 0; n < 8; n++) yield* one.queue.offer(n)
+      assert.strictEqual(yield* one.queue.take(Effect.succeed), 0)
+      assert.strictEqual(yield* other.queue.take(Effect.succeed), 1)
+      one.requests.length = 0
+      const taken = yield* Effect.replicateEffect(one.queue.take(Effect.succeed), 6, { concurrency: "unbounded" })
+      assert.deepStrictEqual(
+        taken.sort((a, b) => a - b),
+        [2, 3, 4, 5, 6, 7]
+      )
+      // One for all, which is refused, one for each of six, one for the last, and one for the end of each.
+      assert.deepStrictEqual(one.requests.filter((name) => name === "commit").length, 1 + 6 + 1 + 6)
+    })
+  )
+
+  test(
     "keeps a message as failed if the process died at the last attempt",
     Effect.gen(function* () {
       const service = yield* StorageBackend

@@ -153,6 +153,22 @@ const cases = (name: string, storage: Layer.Layer<Store, unknown>) =>
       })
     )
 
+    it.effect("hands a message that is given back to a take that waits", () =>
+      Effect.gen(function* () {
+        const queue = yield* make(newName())
+        yield* queue.offer({ n: 1 })
+        const taken = yield* Deferred.make<void>()
+        const handler = Effect.andThen(Deferred.succeed(taken, undefined), Effect.never)
+        const fiber = yield* Effect.forkChild(queue.take(() => handler))
+        yield* Deferred.await(taken)
+        const other = yield* Effect.forkChild(take(queue))
+        // In memory, it has looked and waits by then.
+        for (let i = 0; i < 100; i++) yield* Effect.yieldNow
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(yield* Fiber.join(other), [1, 1])
+      })
+    )
+
     it.effect("keeps nothing from others if a take is interrupted while it waits", () =>
       Effect.gen(function* () {
         const queue = yield* make(newName())

@@ -119,6 +119,7 @@ export const make = Effect.fnUntraced(function* (messages: Messages, { leaseMill
           serve(line, giveBack)
           const delivery = yield* Effect.onExit(restore(Deferred.await(waiter.received)), (exit) => {
             line.waiters.delete(waiter)
+            // A fiber may be paused, and interrupted, after it got a message and before it runs on.
             return Exit.isFailure(exit) && waiter.delivery !== undefined ? giveBack(waiter.delivery) : Effect.void
           })
           yield* Effect.addFinalizer((exit) => Effect.andThen(settleBy(delivery, options, exit), nudge(queue)))
