@@ -74,6 +74,25 @@ const cases = (name: string, storage: Layer.Layer<Store, unknown>) =>
     )
 
     test(
+      "counts openings until a circuit has been closed for as long as it was open",
+      Effect.gen(function* () {
+        const breaker = yield* make(CircuitBreaker.consecutive(1))
+        for (const [seconds, consecutiveOpenings] of [
+          [9, 2],
+          [10, 1]
+        ] as const) {
+          const key = newKey()
+          yield* call(breaker, key, no)
+          yield* TestClock.adjust("10 seconds")
+          yield* call(breaker, key, Effect.void)
+          yield* TestClock.adjust(Duration.seconds(seconds))
+          yield* call(breaker, key, no)
+          assert.deepInclude(yield* breaker.state(key), { _tag: "Open", consecutiveOpenings })
+        }
+      })
+    )
+
+    test(
       "opens at a rate of failures among the last calls",
       Effect.gen(function* () {
         const breaker = yield* make(CircuitBreaker.rate({ threshold: 0.5, minimumCalls: 4, size: 5 }))
@@ -260,6 +279,41 @@ describe("StorageCircuitBreaker, between processes", () => {
       yield* TestClock.adjust("1 minute")
       assert.deepInclude(yield* one.state("k"), { _tag: "HalfOpen", probing: true })
       assert.deepInclude(yield* other.record(recorded(second.generation, "Failure")), { to: "Open" })
+    })
+  )
+
+  it.effect("lets a process that was stopped not renew the lease of another's probe", () =>
+    Effect.gen(function* () {
+      const { one, other, stop } = yield* probing
+      stop(true)
+      yield* TestClock.adjust("10 seconds")
+      const scope = yield* Scope.make()
+      assert.isTrue((yield* Scope.provide(other.admit("k"), scope)).probe)
+      // The other process dies without a word.
+      yield* Scope.close(scope, Exit.void)
+      stop(false)
+      yield* TestClock.adjust("9 seconds")
+      assert.strictEqual((yield* Effect.flip(one.admit("k"))).reason._tag, "CircuitHalfOpen")
+      yield* TestClock.adjust("1 second")
+      assert.isTrue((yield* one.admit("k")).probe)
+    })
+  )
+
+  it.effect("says so if it is unknown whether a probe was admitted, whose lease then ends by itself", () =>
+    Effect.gen(function* () {
+      const { service } = counting()
+      let isLost = false
+      const { backend } = Faults.backend(service, ({ name }) => (isLost && name === "putIfVersion" ? "lose" : "pass"))
+      const store = yield* build(backend)
+      yield* store.record(recorded((yield* store.admit("k")).generation, "Failure"))
+      yield* TestClock.adjust("5 seconds")
+      isLost = true
+      const { reason } = yield* Effect.flip(store.admit("k"))
+      assert.deepInclude((reason as CircuitBreaker.CircuitBreakerStoreError).cause, { outcome: "unknown" })
+      isLost = false
+      assert.deepInclude(yield* store.state("k"), { _tag: "HalfOpen", probing: true })
+      yield* TestClock.adjust("10 seconds")
+      assert.isTrue((yield* store.admit("k")).probe)
     })
   )
 

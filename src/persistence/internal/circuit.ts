@@ -137,7 +137,7 @@ export const makeRules = ({ idleMillis, leaseMillis }: Times) => {
     if (outcome === "Ignored") return written(undefined, ended)
     return written<Transition>(
       { key, from: "HalfOpen", to: "Closed" },
-      { ...ended, ...noOutcomes, state: "Closed", resetAt: now + circuit.lastOpenFor }
+      { ...ended, state: "Closed", resetAt: now + circuit.lastOpenFor }
     )
   }
 
