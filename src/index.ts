@@ -4,6 +4,7 @@
  */
 export * as Engine from "./Engine.ts"
 export * as InMemory from "./engine/InMemory.ts"
+export * as Lease from "./Lease.ts"
 export * as StorageCircuitBreaker from "./persistence/StorageCircuitBreaker.ts"
 export * as StorageKeyValueStore from "./persistence/StorageKeyValueStore.ts"
 export * as StoragePersistedQueue from "./persistence/StoragePersistedQueue.ts"

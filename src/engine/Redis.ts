@@ -24,7 +24,7 @@ import * as Layer from "effect/Layer"
 import * as EffectRedis from "effect/persistence/Redis"
 import type * as Schedule from "effect/Schedule"
 import * as Engine from "../Engine.ts"
-import { readOptions } from "../internal/config.ts"
+import { makeFrom } from "../internal/config.ts"
 import { checkBoolean, checkLimit, checkSchedule, checkString } from "../internal/options.ts"
 import { defaultMaxDataBytes, defaultRetrySchedule, StorageBackend } from "../StorageBackend.ts"
 import type { Backend } from "../StorageError.ts"
@@ -162,4 +162,4 @@ export const layer = (options: Options = {}): Layer.Layer<StorageBackend, Backen
 export const layerConfig = (
   options: Config.Wrap<Options>
 ): Layer.Layer<StorageBackend, Backend | Config.ConfigError, EffectRedis.Redis> =>
-  Layer.effect(StorageBackend, Effect.flatMap(readOptions(options), make))
+  Layer.effect(StorageBackend, makeFrom(options, make))

@@ -20,6 +20,7 @@ import { expiry } from "./contract/expiry.ts"
 import { expiryDates } from "./contract/expiryDates.ts"
 import { interruption } from "./contract/interruption.ts"
 import { keys } from "./contract/keys.ts"
+import { fencedLeases, leases } from "./contract/leases.ts"
 import { lostAnswers } from "./contract/lostAnswers.ts"
 import { lostCommits } from "./contract/lostCommits.ts"
 import { many } from "./contract/many.ts"
@@ -51,6 +52,7 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   stores, // 2 and 4
   interruption, // 10
   watches, // 12
+  leases, // 2 and 3
   model // 1, 2, 4, 5 and 6 together
 ]
 
@@ -60,6 +62,7 @@ const contentsWithCommits: ReadonlyArray<ReadonlyArray<Draft>> = [
   lostCommits, // 3
   transactions, // 11
   watchedCommits, // 12
+  fencedLeases, // 2 and 11
   modelWithCommits // 1 to 6, and 11
 ]
 

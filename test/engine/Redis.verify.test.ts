@@ -42,7 +42,7 @@ const assertFails = Effect.fnUntraced(function* (
 })
 
 const commands = ["EVALSHA", "EVAL", "HMGET", "HGET", "HSET", "EXISTS", "DEL", "EXPIREAT", "PERSIST", "ZADD", "ZREM"]
-  .concat(["ZRANGE", "ZSCORE", "TIME", "PING", "SCAN"])
+  .concat(["SET", "ZRANGE", "ZSCORE", "ZCARD", "TIME", "PING", "SCAN"])
   .map((name) => `+${name.toLowerCase()}`)
 
 /** A user with the rules that are given, by its URL. */

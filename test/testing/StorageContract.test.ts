@@ -17,6 +17,7 @@ import { maxVersion, type StorageBackend, type VersionedRecord } from "../../src
 import { type Backend as BackendError, InvalidCursor, RecordNotFound, VersionConflict } from "../../src/StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
 import { isStoragePrefix, makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { fencedLeases, leases } from "../../src/testing/contract/leases.ts"
 import { PatienceMillis } from "../../src/testing/internal/support.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import { makeEngine } from "../support/memoryEngine.ts"
@@ -814,8 +815,11 @@ const broken: Record<string, Broken> = {
   }
 }
 
+/** The cases of leases take longer, and leases.test.ts has what they catch. */
+const ofLeases = new Set([...leases, ...fencedLeases].map(({ name }) => name))
+
 const casesOf = ({ layer, shared }: Pick<Broken, "layer" | "shared">) =>
-  StorageContract.cases(layer, { plant, lossy, shared })
+  StorageContract.cases(layer, { plant, lossy, shared }).filter(({ name }) => !ofLeases.has(name))
 
 /** The names of the cases that a backend fails. */
 const failedBy = Effect.fnUntraced(function* (backend: Pick<Broken, "layer" | "shared">, patienceMillis = 10_000) {

@@ -12,8 +12,8 @@ const owner = "effect-versioned-store"
 /** The commands of the operations with arguments of each, as Lua. */
 const commandsInLua = `{
   {'HMGET', key, 'version'}, {'HGET', key, 'expires_at'}, {'HSET', key, 'version', '1'}, {'EXISTS', key}, {'DEL', key},
-  {'EXPIREAT', key, '1'}, {'PERSIST', key}, {'ZADD', index, '0', 'id'}, {'ZREM', index, 'id'},
-  {'ZRANGE', index, '-', '+', 'BYLEX'}, {'ZSCORE', expiry, 'id'}, {'TIME'}, {'SCAN', '0'}
+  {'EXPIREAT', key, '1'}, {'PERSIST', key}, {'SET', key, ''}, {'ZADD', index, '0', 'id'}, {'ZREM', index, 'id'},
+  {'ZRANGE', index, '-', '+', 'BYLEX'}, {'ZSCORE', expiry, 'id'}, {'ZCARD', index}, {'TIME'}, {'SCAN', '0'}
 }`
 
 /**
