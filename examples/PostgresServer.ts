@@ -72,8 +72,8 @@ export const makeCluster = Effect.fnUntraced(function* (...settings: ReadonlyArr
 
 /** Starts a server on a free port, in a folder that is removed with the scope. Returns its URL once it answers. */
 export const start = Effect.gen(function* () {
-  // Nothing that a test or an example writes must survive a power cut.
-  const { run, url } = yield* makeCluster("fsync=off", "full_page_writes=off")
+  // Nothing that a test or an example writes must survive a power cut. Each build of a Layer has a pool of its own.
+  const { run, url } = yield* makeCluster("fsync=off", "full_page_writes=off", "max_connections=500")
   yield* run
   return url
 })
