@@ -14,11 +14,13 @@ interface Cause extends Error {
   readonly errors?: ReadonlyArray<Cause>
 }
 
+export const missingTable = (name: string): string => `There is no table ${name}: create it with Postgres.ensureTable`
+
 /** What to do, for errors by their SQLSTATE (PostgreSQL's "Error Codes"). `table` stands for the table's name. */
 const failuresByCode: Record<string, readonly [reason: Reason, description: string]> = {
   "3D000": ["Misconfigured", "There is no such database: create it, or name another one"],
   "3F000": ["Misconfigured", "There is no such schema: create it with Postgres.ensureTable, or name another one"],
-  "42P01": ["Misconfigured", "There is no table <table>: create it with Postgres.ensureTable"],
+  "42P01": ["Misconfigured", missingTable("<table>")],
   "42703": ["Misconfigured", "The table <table> has other columns: name another table, or drop that one"],
   "42804": ["Misconfigured", "The table <table> has columns of other types: name another table, or drop that one"],
   "42883": ["Misconfigured", "The table <table> has columns of other types: name another table, or drop that one"],

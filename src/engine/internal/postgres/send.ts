@@ -59,8 +59,8 @@ export const makeSend = (sql: PgClient.PgClient, { name }: Layout, requestTimeou
       Effect.callback((resume) => {
         const fiber = Effect.runForkWith(Context.omit(sql.transactionService)(context) as typeof context)(effect)
         const clearTimer = startTimer(millis, () => {
+          resume(Effect.fail(late(outcome())))
           fiber.interruptUnsafe()
-          resume(Effect.suspend(() => Effect.fail(late(outcome()))))
         })
         fiber.addObserver((exit) => {
           clearTimer()

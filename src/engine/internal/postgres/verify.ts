@@ -2,15 +2,17 @@
 import * as Effect from "effect/Effect"
 import { type Backend, makeBackend } from "../../../StorageError.ts"
 import { misconfigured, notApplied } from "../failure.ts"
+import { missingTable } from "./failure.ts"
 import type { Layout } from "./layout.ts"
 import type { Send } from "./send.ts"
 import { describeTable, problemOfTable } from "./table.ts"
 
 const privileges = ["SELECT", "INSERT", "UPDATE", "DELETE"] as const
 
+/** A table that is missing has no privileges, and asking for them would be an error. */
 const verifyStatement = `
   SELECT current_setting('transaction_read_only')::boolean, t.*, ${privileges
-    .map((privilege) => `has_table_privilege($1::text, '${privilege}')`)
+    .map((privilege) => `has_table_privilege(to_regclass($1::text), '${privilege}')`)
     .join(", ")}
   FROM (SELECT) one LEFT JOIN LATERAL (${describeTable}) t ON true`
 
@@ -20,6 +22,7 @@ export const verify = Effect.fnUntraced(function* (send: Send, layout: Layout): 
   const [row = []] = yield* send.run(verifyStatement, [table])
   const [isReadOnly, ...rest] = row
   const [description, permitted] = [rest.slice(0, 4), rest.slice(4)]
+  if (description[0] === null) return yield* misconfigured(missingTable(name))
   const problem = problemOfTable(layout, description)
   if (problem !== undefined) return yield* misconfigured(problem)
   const denied = privileges.filter((_, i) => permitted[i] !== true)
