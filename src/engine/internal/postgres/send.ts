@@ -35,7 +35,7 @@ export interface Send {
 }
 
 /** Stated here, since a session may have another default. It needs to see what others have committed meanwhile. */
-const begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+const begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 export const makeSend = (sql: PgClient.PgClient, { name }: Layout, requestTimeout: Duration.Input): Send => {
   const millis = toMillis("requestTimeout", requestTimeout)
