@@ -36,7 +36,10 @@ const unprivileged = (): { readonly uid: number; readonly gid: number; readonly 
 }
 
 /** Makes a database in a temporary folder, which is removed with the scope. `run` starts its server. */
-export const makeCluster = Effect.fnUntraced(function* (...settings: ReadonlyArray<string>) {
+export const makeCluster = Effect.fnUntraced(function* (
+  settings: ReadonlyArray<string> = [],
+  anyPort: Effect.Effect<number> = freePort
+) {
   const bin = programs()
   if (bin === undefined) return yield* new ServerError({ message: missing() ?? "" })
   const folder = yield* Effect.acquireRelease(
@@ -55,7 +58,7 @@ export const makeCluster = Effect.fnUntraced(function* (...settings: ReadonlyArr
     try: () => promisify(execFile)(program, args, { cwd: folder }),
     catch: (error) => new ServerError({ message: `${name} can't make a database: ${(error as Error).message}` })
   })
-  const port = yield* freePort
+  const port = yield* anyPort
   const options = { listen_addresses: "127.0.0.1", port: String(port), unix_socket_directories: "" }
   const server = [
     ...[...prefix, join(bin, "postgres"), "-D", data],
@@ -73,7 +76,7 @@ export const makeCluster = Effect.fnUntraced(function* (...settings: ReadonlyArr
 /** Starts a server on a free port, in a folder that is removed with the scope. Returns its URL once it answers. */
 export const start = Effect.gen(function* () {
   // Nothing that a test or an example writes must survive a power cut. Each build of a Layer has a pool of its own.
-  const { run, url } = yield* makeCluster("fsync=off", "full_page_writes=off", "max_connections=500")
+  const { run, url } = yield* makeCluster(["fsync=off", "full_page_writes=off", "max_connections=500"])
   yield* run
   return url
 })

@@ -214,7 +214,7 @@ describe.skipIf(url === undefined)("Postgres fails", () => {
 describe.skipIf(!inject("hasPostgresServer"))("Postgres fails, and says what to do,", () => {
   it.live("if the user, the password, the database or a permission is wrong, or connections run out", () =>
     Effect.gen(function* () {
-      const cluster = yield* PostgresServer.makeCluster("max_connections=6", "fsync=off")
+      const cluster = yield* PostgresServer.makeCluster(["max_connections=6", "fsync=off"])
       writeFileSync(
         join(cluster.folder, "data", "pg_hba.conf"),
         "host all postgres 127.0.0.1/32 trust\nhost all nobody 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 scram-sha-256\n"

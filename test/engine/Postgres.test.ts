@@ -149,7 +149,7 @@ describe.skipIf(url === undefined)("Postgres", () => {
 describe.skipIf(!inject("hasPostgresServer"))("Postgres sends, counted on the server,", () => {
   test.live("one statement for each operation, won or lost, and five for a commit", () =>
     Effect.gen(function* () {
-      const cluster = yield* PostgresServer.makeCluster("shared_preload_libraries=pg_stat_statements", "fsync=off")
+      const cluster = yield* PostgresServer.makeCluster(["shared_preload_libraries=pg_stat_statements", "fsync=off"])
       yield* cluster.run
       const admin = yield* Layer.build(clientOf(cluster.url))
       const ask = (text: string) => Effect.provide(send(text), admin)
