@@ -254,6 +254,16 @@ describe.skipIf(!inject("hasPostgresServer"))("Postgres fails, and says what to 
           { verify: true },
           ["Unauthorized", "not-applied", /no permission for INSERT, UPDATE, DELETE on the table .*: GRANT it/]
         ],
+        [
+          { url: Redacted.make("hunter2") },
+          {},
+          ["Misconfigured", "not-applied", /Invalid connection URL. A URL is such as postgres:/]
+        ],
+        [
+          { url: Redacted.make("postgres://x:hunter2@host:0/x") },
+          {},
+          ["Misconfigured", "not-applied", /Invalid port in URL authority. A URL is such as postgres:/]
+        ],
         [{ port: 1 }, {}, ["Unavailable", "not-applied", /can't be reached: connect ECONNREFUSED/]],
         [{ host: "missing.invalid" }, {}, ["Unavailable", "not-applied", /can't be reached: getaddrinfo/]]
       ]

@@ -68,6 +68,9 @@ const messageOf = (error: Cause): string => {
   return first === undefined ? error.message || (error.code ?? error.name) : messageOf(first)
 }
 
+/** How the client names a setting that it refuses. It never connects then. */
+const wrongSetting = /connection URL|\bURL\b|startup parameter|sslmode|connect_timeout in|No username|keepAlive/i
+
 const isOfServer = ({ severity, severityUnlocalized }: Cause): boolean =>
   severity !== undefined || severityUnlocalized !== undefined
 
@@ -107,6 +110,12 @@ export const failureOf = (error: SqlError, table: string, operation?: string): B
   }
   if (error.reason._tag === "AuthenticationError") {
     return fail("Unauthorized", outcome, `PostgreSQL and the client can't agree on a login: ${messageOf(source)}`)
+  }
+  if (phase === "connect" && wrongSetting.test(message ?? "")) {
+    // The client's words without the value, which may be a part of the URL.
+    const problem = (message ?? "").replace(/^PgConnection: /, "").replace(/:? ".*/s, "")
+    const example = "postgres://user:password@host:5432/database"
+    return fail("Misconfigured", outcome, `The client's settings are wrong: ${problem}. A URL is such as ${example}`)
   }
   if (phase === "connect") {
     const description = `PostgreSQL can't be reached: ${messageOf(source)}. Check that PostgreSQL runs, and that host and port are right`
