@@ -13,8 +13,6 @@ import { Task, TaskStore } from "effect-versioned-store"
 import { asUserError, backendFlags, flagsOf, layerBackend, placeOf, share } from "./backends.ts"
 import { boundProcess } from "./server.ts"
 
-const steps = 6
-
 const often = { schedule: Schedule.spaced("50 millis") }
 
 // --- the worker ---------------------------------------------------------------
@@ -28,13 +26,14 @@ const work = Effect.fnUntraced(function* (key: TaskStore.TaskKey) {
     yield* Console.log(`finds the task after step ${record.variables.step}${answer}`)
   }
   while (record.task.status === "working") {
+    const { asksAfter, steps } = record.variables
     const step = Number(record.variables.step ?? 0)
     const name = record.inputResponses?.name
-    if (step === steps / 2 && name === undefined) {
+    if (step === asksAfter && name === undefined) {
       const message = "Whom shall I greet?"
       yield* Console.log(`asks "${message}", so the task waits for an answer`)
       record = yield* tasks.recordInputRequests(key, { name: { method: "elicitation/create", params: { message } } })
-    } else if (step < steps) {
+    } else if (step < Number(steps)) {
       yield* Effect.sleep("100 millis")
       record = yield* tasks.setVariables(key, { step: step + 1 })
       if (record.task.status === "working") yield* Console.log(`step ${step + 1} of ${steps}`)
@@ -106,13 +105,14 @@ const awaitState = Effect.fnUntraced(function* (
 
 const client = Effect.fnUntraced(function* (ownerId: string, flags: ReadonlyArray<string>) {
   const tasks = yield* TaskStore.TaskStore
-  const create = Effect.map(
-    tasks.create({ ownerId, requestMethod: "tools/call", ttl: "10 minutes" }),
-    ({ task: { taskId } }) => ({ ownerId, taskId })
-  )
+  const create = (variables: Readonly<Record<string, number>>) =>
+    Effect.map(
+      tasks.create({ ownerId, requestMethod: "tools/call", ttl: "10 minutes", variables }),
+      ({ task: { taskId } }) => ({ ownerId, taskId })
+    )
 
   yield* say("client", "creates a task: greet somebody, in six steps")
-  const greeting = yield* create
+  const greeting = yield* create({ steps: 6, asksAfter: 3 })
   const first = yield* startWorker("worker 1", flags)
   yield* first.until(awaitState(greeting, ({ task }) => task.status === "input_required"))
   yield* first.kill
@@ -124,10 +124,10 @@ const client = Effect.fnUntraced(function* (ownerId: string, flags: ReadonlyArra
   yield* second.ended
   yield* say("client", `gets the result: ${JSON.stringify(yield* tasks.getResult(greeting))}\n`)
 
-  yield* say("client", "creates another task")
-  const unwanted = yield* create
+  yield* say("client", "creates another task, in a hundred steps")
+  const unwanted = yield* create({ steps: 100 })
   const third = yield* startWorker("worker 3", flags)
-  yield* third.until(awaitState(unwanted, ({ variables }) => variables.step === 2))
+  yield* third.until(awaitState(unwanted, ({ variables }) => Number(variables.step) >= 2))
   yield* tasks.cancel(unwanted, "not wanted any more")
   yield* say("client", styleText("red", "cancels the task while worker 3 works on it"))
   yield* third.ended

@@ -166,8 +166,8 @@ export class StorageBackend extends Context.Service<
 
     /**
      * Reads up to 100 records at once: in the order asked, and undefined for each that is not there. One request on
-     * DynamoDB, SQLite and in memory, and one for each owner on Redis. DynamoDB may leave out some of the records, which
-     * are then asked for again under the retry schedule.
+     * DynamoDB, SQLite and in memory, and one for each owner on Redis. If DynamoDB leaves out some of the records,
+     * those are asked for again under the retry schedule.
      *
      * Each record is as of its own read, so together they are no snapshot. More than 100 keys are a defect. Source:
      * `BatchGetItem` of DynamoDB's API, which sets the limit.

@@ -8,6 +8,7 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import type { Step, StorageBackend } from "./StorageBackend.ts"
@@ -16,7 +17,17 @@ import type * as StorageKey from "./StorageKey.ts"
 import { isConflict } from "./update/attempt.ts"
 import { deadlineFrom } from "./update/lanes.ts"
 import { bySchedule, type Retry, untilDeadline } from "./update/retry.ts"
-import { Current, type State, type Written, within } from "./update/transacting.ts"
+import {
+  Current,
+  innermost,
+  isStale,
+  makeState,
+  type Reads,
+  type State,
+  seenIn,
+  type Written,
+  within
+} from "./update/transacting.ts"
 import {
   type ExpiryOptions,
   insideOf,
@@ -118,8 +129,9 @@ export type RunError =
  * alone. That holds for records that were only read, and for those that were not there.
  *
  * **The function may run several times**, from its start, if other writers change what it read. So it must have no
- * effects outside the transaction that may not happen twice. If the function fails, and had read two or more records,
- * these are checked first. If they never stood together, the failure may come from that, so the function runs again.
+ * effects outside the transaction that may not happen twice. If the function fails, or writes more than fits, and had
+ * read two or more records, these are checked first. If they never stood together, the failure may come from that, so
+ * the function runs again.
  *
  * A transaction has at most 100 records and 4,000,000 bytes (`StorageBackend.maxCommitSteps`). It costs one request for
  * each record that it reads, and one for its end: a commit of several steps, or a compare-and-set if it has one record
@@ -127,9 +139,9 @@ export type RunError =
  * transaction with several records costs twice the write units of its records, also of those that were only read, or
  * twice the read units if it has written nothing.
  *
- * A `run` within a `run` of the same owner joins it. If the inner one fails, what it has written is taken back. A `run`
- * of another owner within is a defect, and so is a write by the store itself of a record that the transaction has read
- * or written.
+ * A `run` within a `run` of the same owner joins it. If the inner one fails, what it has written is taken back. If
+ * another fiber of the outer one changes what the inner one has seen, the inner function runs again. A `run` of another
+ * owner within is a defect, and so is a write by the store itself of a record that the transaction has read or written.
  *
  * @example
  * ```ts
@@ -174,24 +186,36 @@ export const run = <A, E, R>(
 
 // -----------------------------------------------------------------------------
 
-/** Runs a function within a transaction that runs already. If it fails, its writes are taken back. */
+/**
+ * Runs a function within a transaction that runs already. What it writes counts once it has succeeded. If other fibers
+ * of the outer transaction have changed meanwhile what it saw, the function runs again.
+ */
 const join = <A, E, R>(
-  state: State,
+  outer: State,
   owner: string,
   f: (tx: Transaction) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
-  if (state.owner !== owner) {
+  const { reads } = outer
+  if (reads.owner !== owner) {
     return Effect.die(
-      new Error(`A transaction on records of ${owner} can't run within one on records of ${state.owner}`)
+      new Error(`A transaction on records of ${owner} can't run within one on records of ${reads.owner}`)
     )
   }
-  const before = new Map(state.writes)
-  return Effect.onError(f(makeHandle(state)), () =>
-    Effect.sync(() => {
-      state.writes = before
-    })
+  const state = makeState(reads, outer)
+  const run = within(
+    state,
+    Effect.suspend(() => f(makeHandle(state)))
   )
+  return Effect.flatMap(Effect.exit(run), (exit) => {
+    if (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) return exit
+    if (outer.isOver) return dieOver(outer)
+    if (isStale(state)) return join(outer, owner, f)
+    if (Exit.isSuccess(exit)) for (const [id, written] of state.writes) outer.writes.set(id, written)
+    return exit
+  })
 }
+
+const dieOver = ({ reads: { owner } }: State) => Effect.die(new Error(`The transaction on records of ${owner} is over`))
 
 /** The conflict after which the function runs again. */
 class Conflict {
@@ -217,12 +241,27 @@ const retrying = Effect.fnUntraced(function* <A, E, R>(
 /** Runs the function and lands what it did. Returns its outcome, which holds only if what it read was checked. */
 const runOnce = <A, E, R>(owner: string, f: (tx: Transaction) => Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
-    const state: State = { owner, backend: undefined, reads: new Map(), writes: new Map(), isOver: false }
-    const land = (outcome: Effect.Effect<A, E>): Effect.Effect<Effect.Effect<A, E> | Conflict, RunError> =>
+    const reads: Reads = { owner, backend: undefined, records: new Map() }
+    const state = makeState(reads)
+
+    type Outcome = Effect.Effect<A, E | RunError>
+    const land = (outcome: Outcome): Effect.Effect<Outcome | Conflict, RunError> =>
       Effect.matchEffect(finish(state), {
         onSuccess: () => Effect.succeed(outcome),
-        onFailure: (error) => (isConflict(error) ? Effect.succeed(toConflict(state, error)) : Effect.fail(error))
+        onFailure: (error) => {
+          if (isConflict(error)) return Effect.succeed(toConflict(reads, error))
+          const isOfWrites = error._tag === "CapacityExceeded" || error._tag === "InvalidCommit"
+          return isOfWrites && state.writes.size > 0 ? refute(Effect.fail(error)) : Effect.fail(error)
+        }
       })
+
+    /** Lands a failure, which may come from reads that never stood together. One record alone was as it was read. */
+    const refute = (failure: Outcome): Effect.Effect<Outcome | Conflict, RunError> => {
+      if (reads.records.size < 2) return Effect.succeed(failure)
+      state.writes.clear()
+      return land(failure)
+    }
+
     return Effect.matchCauseEffect(
       within(
         state,
@@ -231,10 +270,8 @@ const runOnce = <A, E, R>(owner: string, f: (tx: Transaction) => Effect.Effect<A
       {
         onSuccess: (value) => land(Effect.succeed(value)),
         onFailure: (cause) => {
-          // One record alone was as it was read. Several may never have stood together.
-          if (Cause.hasInterrupts(cause) || state.reads.size < 2) return Effect.succeed(Effect.failCause(cause))
-          state.writes.clear()
-          return land(Effect.failCause(cause))
+          const failure = Effect.failCause(cause)
+          return Cause.hasInterrupts(cause) ? Effect.succeed(failure) : refute(failure)
         }
       }
     )
@@ -242,12 +279,10 @@ const runOnce = <A, E, R>(owner: string, f: (tx: Transaction) => Effect.Effect<A
 
 /** Checks what was read and writes what was written. A record that was read alone needs no check. */
 const finish = ({
-  backend,
-  owner,
-  reads,
+  reads: { backend, owner, records },
   writes
 }: State): Effect.Effect<unknown, RunError | StorageError.RecordNotFound> => {
-  const steps = Array.from(reads, ([id, read]): Step => {
+  const steps = Array.from(records, ([id, read]): Step => {
     const expected = read ?? 0
     const written = writes.get(id)
     if (written !== undefined) return { _tag: "Write", id, expected, data: written.data, expiresAt: written.expiresAt }
@@ -260,54 +295,65 @@ const finish = ({
 }
 
 /** A record that is gone is a conflict as well, since it was there when it was read. */
-const toConflict = ({ reads }: State, error: StorageError.VersionConflict | StorageError.RecordNotFound): Conflict => {
+const toConflict = (
+  { records }: Reads,
+  error: StorageError.VersionConflict | StorageError.RecordNotFound
+): Conflict => {
   if (error._tag === "VersionConflict") return new Conflict(error)
-  const expected = reads.get(error.key.id)?.version ?? 0
+  const expected = records.get(error.key.id)?.version ?? 0
   return new Conflict(new StorageError.VersionConflict({ key: error.key, expected, actual: 0 }))
 }
 
 // -----------------------------------------------------------------------------
 
-/** What a transaction sees at a key: what it has written, or else what it has read. */
-const seeIn = (state: State, backend: StorageBackend["Service"], key: StorageKey.StorageKey) =>
+/** Reads a record unless the transaction has it, and returns what the transaction sees of it. */
+const see = (state: State, backend: StorageBackend["Service"], key: StorageKey.StorageKey) =>
   Effect.suspend((): Effect.Effect<Written, StorageError.Backend> => {
-    const { reads, writes } = state
-    if (writes.has(key.id)) return Effect.succeed(writes.get(key.id))
-    if (reads.has(key.id)) return Effect.succeed(reads.get(key.id))
+    const { records } = state.reads
+    if (records.has(key.id)) return Effect.succeed(seenIn(state, key.id))
     return Effect.map(
       Effect.catchTag(backend.get(key), "RecordNotFound", () => Effect.undefined),
       (record) => {
         // Another fiber of the transaction may have read or written the record meanwhile.
-        if (!reads.has(key.id)) reads.set(key.id, record)
-        return state.writes.has(key.id) ? state.writes.get(key.id) : reads.get(key.id)
+        if (!records.has(key.id)) records.set(key.id, record)
+        return seenIn(state, key.id)
       }
     )
   })
 
-const makeHandle = (state: State): Transaction => {
-  const { owner } = state
-
-  /** The record of an id as the transaction sees it, and what it needs of the store. */
-  const open = <A, RD, RE>(store: VersionedStore<A, RD, RE>, id: string) =>
-    Effect.suspend(() => {
-      if (state.isOver) return Effect.die(new Error(`The transaction on records of ${owner} is over`))
+/** Makes the function that finds the record of an id as the transaction sees it, and what it needs of the store. */
+const makeOpen =
+  (own: State) =>
+  <A, RD, RE>(store: VersionedStore<A, RD, RE>, id: string) =>
+    Effect.withFiber((fiber) => {
+      const state = innermost(fiber, own)
+      if (state.isOver) return dieOver(state)
+      const { reads } = state
       const inside = insideOf(store)
-      state.backend ??= inside.backend
-      if (state.backend !== inside.backend) {
+      reads.backend ??= inside.backend
+      if (reads.backend !== inside.backend) {
         return Effect.die(new Error("A transaction is on one backend, and this store was made with another one"))
       }
-      return Effect.flatMap(inside.locate({ owner, id }), (key) =>
-        Effect.map(seeIn(state, inside.backend, key), (seen) => ({
+      return Effect.flatMap(inside.locate({ owner: reads.owner, id }), (key) =>
+        Effect.map(see(state, inside.backend, key), (seen) => ({
           key,
           seen,
+          state,
           decode: ({ data }: NonNullable<Written>) => inside.decodeValue({ key, data }),
+          /** Writes nothing and returns false if another fiber of the transaction has changed the record meanwhile. */
           write: (value: A, expiresAt: NonNullable<Written>["expiresAt"]) =>
-            Effect.map(inside.encode(key, value), (data) => {
-              state.writes.set(key.id, { data, expiresAt })
+            Effect.flatMap(inside.encode(key, value), (data) => {
+              if (state.isOver) return dieOver(state)
+              const isUnchanged = seenIn(state, key.id) === seen
+              if (isUnchanged) state.writes.set(key.id, { data, expiresAt })
+              return Effect.succeed(isUnchanged)
             })
         }))
       )
     })
+
+const makeHandle = (own: State): Transaction => {
+  const open = makeOpen(own)
 
   const getOption: Transaction["getOption"] = Effect.fnUntraced(function* (store, id) {
     const { decode, seen } = yield* open(store, id)
@@ -315,7 +361,7 @@ const makeHandle = (state: State): Transaction => {
   })
 
   return {
-    owner,
+    owner: own.reads.owner,
     getOption,
 
     get: Effect.fnUntraced(function* (store, id) {
@@ -324,26 +370,32 @@ const makeHandle = (state: State): Transaction => {
     }),
 
     set: Effect.fnUntraced(function* (store, id, value, options) {
-      const { write } = yield* open(store, id)
-      yield* write(value, yield* expiryOf(options, undefined))
+      for (;;) {
+        const { write } = yield* open(store, id)
+        if (yield* write(value, yield* expiryOf(options, undefined))) return
+      }
     }),
 
     create: Effect.fnUntraced(function* (store, id, value, options) {
-      const { key, seen, write } = yield* open(store, id)
-      if (seen !== undefined) return yield* StorageError.alreadyExists(key)
-      yield* write(value, yield* expiryOf(options, undefined))
+      for (;;) {
+        const { key, seen, write } = yield* open(store, id)
+        if (seen !== undefined) return yield* StorageError.alreadyExists(key)
+        if (yield* write(value, yield* expiryOf(options, undefined))) return
+      }
     }),
 
     update: Effect.fnUntraced(function* (store, id, f, options) {
-      const { decode, key, seen, write } = yield* open(store, id)
-      if (seen === undefined) return yield* StorageError.recordNotFound(key)
-      const value = f(yield* decode(seen))
-      yield* write(value, yield* expiryOf(options, seen))
-      return value
+      for (;;) {
+        const { decode, key, seen, write } = yield* open(store, id)
+        if (seen === undefined) return yield* StorageError.recordNotFound(key)
+        const value = f(yield* decode(seen))
+        if (yield* write(value, yield* expiryOf(options, seen))) return value
+      }
     }),
 
     remove: Effect.fnUntraced(function* (store, id) {
-      const { key, seen } = yield* open(store, id)
+      const { key, seen, state } = yield* open(store, id)
+      if (state.isOver) return yield* dieOver(state)
       state.writes.set(key.id, undefined)
       return seen !== undefined
     })

@@ -796,7 +796,10 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
     return Effect.flatMap(backend.get(key), (current) =>
       ETag.make(current.version, current.writeId, current.data) === etag
         ? Effect.succeed(current)
-        : Effect.fail(StorageError.versionConflict(key, 0, current.version, current))
+        : // If the text names no version, the error says only that another write is there.
+          Effect.fail(
+            StorageError.versionConflict(key, ETag.versionIn(etag) ?? current.version, current.version, current)
+          )
     )
   }
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Option, Schedule, Schema } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, Schedule, Schema, SchemaGetter } from "effect"
 import { TestClock } from "effect/testing"
 import * as InMemory from "../src/engine/InMemory.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
@@ -9,6 +9,15 @@ import * as VersionedStore from "../src/VersionedStore.ts"
 
 const owner = "alice"
 const makeCounters = VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+
+/** A store of numbers whose codec takes turns of other fibers. */
+const Slow = Schema.Int.pipe(
+  Schema.decodeTo(Schema.Int, {
+    decode: SchemaGetter.transformEffect((n: number) => Effect.as(Effect.yieldNow, n)),
+    encode: SchemaGetter.transformEffect((n: number) => Effect.as(Effect.yieldNow, n))
+  })
+)
+const makeSlow = VersionedStore.make({ idPrefix: "counter/", schema: Slow })
 
 /** A store of numbers on a backend of its own, whose requests are counted and have these fates. */
 const counted = Effect.fnUntraced(function* (
@@ -221,6 +230,89 @@ describe("a transaction within another", () => {
     }).pipe(onMemory)
   )
 
+  it.effect("that fails takes back nothing that its outer one writes meanwhile", () =>
+    Effect.gen(function* () {
+      const { counters } = yield* counted()
+      yield* Transaction.run(
+        owner,
+        Effect.fnUntraced(function* (tx) {
+          const [begun, written] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+          const inner = Transaction.run(
+            owner,
+            Effect.fnUntraced(function* (inner) {
+              yield* inner.set(counters, "b", 9)
+              yield* Deferred.succeed(begun, undefined)
+              yield* Deferred.await(written)
+              return yield* Effect.fail("inner")
+            })
+          )
+          const outer = Effect.gen(function* () {
+            yield* Deferred.await(begun)
+            assert.strictEqual(yield* tx.get(counters, "b"), 1)
+            yield* tx.set(counters, "a", 5)
+            yield* Deferred.succeed(written, undefined)
+          })
+          yield* Effect.all([Effect.flip(inner), outer], { concurrency: "unbounded" })
+        })
+      )
+      const found = yield* counters.getMany(owner, ["a", "b"])
+      assert.deepStrictEqual(
+        found.map((record) => Option.getOrThrow(record).value),
+        [5, 1]
+      )
+    }).pipe(onMemory)
+  )
+
+  it.effect("runs again if another one within has changed what it saw", () =>
+    Effect.gen(function* () {
+      const { counters, taken } = yield* counted()
+      let runs = 0
+      const add = Transaction.run(
+        owner,
+        Effect.fnUntraced(function* (inner) {
+          runs++
+          const n = yield* inner.get(counters, "a")
+          yield* Effect.yieldNow
+          yield* inner.set(counters, "a", n + 1)
+        })
+      )
+      yield* Transaction.run(owner, () =>
+        Transaction.run(owner, () => Effect.all([add, add, add], { concurrency: "unbounded" }))
+      )
+      assert.strictEqual((yield* counters.get({ owner, id: "a" })).value, 4)
+      assert.isAbove(runs, 3)
+      assert.strictEqual(taken().filter((name) => name === "commit").length, 1)
+    }).pipe(onMemory)
+  )
+
+  it.effect("takes back what it wrote by the outer one's tx as well", () =>
+    Effect.gen(function* () {
+      const { counters } = yield* counted()
+      yield* Transaction.run(
+        owner,
+        Effect.fnUntraced(function* (tx) {
+          yield* tx.update(counters, "b", (n) => n + 1)
+          const inner = Transaction.run(
+            owner,
+            Effect.fnUntraced(function* (inner) {
+              yield* inner.update(counters, "a", (n) => n + 1)
+              yield* tx.update(counters, "a", (n) => n + 1)
+              assert.strictEqual(yield* inner.get(counters, "a"), 3)
+              return yield* Effect.fail("inner")
+            })
+          )
+          assert.strictEqual(yield* Effect.flip(inner), "inner")
+          assert.strictEqual(yield* tx.get(counters, "a"), 1)
+        })
+      )
+      const found = yield* counters.getMany(owner, ["a", "b"])
+      assert.deepStrictEqual(
+        found.map((record) => Option.getOrThrow(record).value),
+        [1, 2]
+      )
+    }).pipe(onMemory)
+  )
+
   it.effect("on records of another owner is a defect", () =>
     Effect.gen(function* () {
       const run = Transaction.run("alice", () => Transaction.run("bob", () => Effect.void))
@@ -281,9 +373,80 @@ describe("a defect", () => {
       const { counters } = yield* counted()
       const tx = yield* Transaction.run(owner, Effect.succeed)
       assert.include(yield* defectOf(tx.set(counters, "a", 2)), "The transaction on records of alice is over")
+      const inner = yield* Transaction.run(owner, () =>
+        Effect.flatMap(Transaction.run(owner, Effect.succeed), (inner) => defectOf(inner.set(counters, "a", 2)))
+      )
+      assert.include(inner, "The transaction on records of alice is over")
+    }).pipe(onMemory)
+  )
+
+  it.effect("is a write that a transaction does not wait for", () =>
+    Effect.gen(function* () {
+      const counters = yield* makeSlow
+      const writes: ReadonlyArray<(tx: Transaction.Transaction) => Effect.Effect<unknown, unknown>> = [
+        (tx) => tx.set(counters, "a", 2),
+        () => Transaction.run(owner, () => Effect.yieldNow)
+      ]
+      for (const write of writes) {
+        const fiber = yield* Transaction.run(owner, (tx) => Effect.forkDetach(write(tx), { startImmediately: true }))
+        assert.include(yield* defectOf(Fiber.join(fiber)), "The transaction on records of alice is over")
+      }
     }).pipe(onMemory)
   )
 })
+
+describe("fibers of one transaction", () => {
+  it.effect("lose none of the updates that they make of one record", () =>
+    Effect.gen(function* () {
+      const counters = yield* makeSlow
+      yield* counters.create({ owner, id: "a" }, 1)
+      yield* Transaction.run(owner, (tx) =>
+        Effect.all(
+          Array.from({ length: 10 }, () => tx.update(counters, "a", (n) => n + 1)),
+          { concurrency: "unbounded" }
+        )
+      )
+      assert.strictEqual((yield* counters.get({ owner, id: "a" })).value, 11)
+    }).pipe(onMemory)
+  )
+
+  it.effect("create a record only once", () =>
+    Effect.gen(function* () {
+      const counters = yield* makeSlow
+      const results = yield* Transaction.run(owner, (tx) =>
+        Effect.all(
+          [1, 2].map((n) => Effect.result(tx.create(counters, "a", n))),
+          { concurrency: "unbounded" }
+        )
+      )
+      assert.deepStrictEqual(results.map(({ _tag }) => _tag).toSorted(), ["Failure", "Success"])
+    }).pipe(onMemory)
+  )
+})
+
+it.effect("a value that is too large because of reads that never stood together is none", () =>
+  Effect.gen(function* () {
+    const texts = yield* VersionedStore.make({ idPrefix: "text/", schema: Schema.String })
+    const half = "x".repeat(300_000)
+    const both = (a: string, b: string) =>
+      Transaction.run(owner, (tx) => Effect.andThen(tx.set(texts, "a", a), tx.set(texts, "b", b)))
+    yield* both(half, "")
+    let runs = 0
+    const join = Transaction.run(
+      owner,
+      Effect.fnUntraced(function* (tx) {
+        const a = yield* tx.get(texts, "a")
+        if (runs++ === 0) yield* elsewhere(both("", half))
+        const joined = `${a}${yield* tx.get(texts, "b")}`
+        yield* tx.set(texts, "joined", joined)
+        return joined.length
+      })
+    )
+    assert.deepStrictEqual([yield* join, runs], [300_000, 2])
+    yield* both(half, half)
+    assert.strictEqual((yield* Effect.flip(join))._tag, "CapacityExceeded")
+  }).pipe(onMemory)
+)
 
 it.effect("a transaction of more than a hundred records fails with InvalidCommit", () =>
   Effect.gen(function* () {

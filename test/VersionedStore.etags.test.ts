@@ -99,6 +99,8 @@ const suite = <R>(
         for (const etag of tags) {
           const error = yield* Effect.flip(counters.removeIfMatch(key, etag))
           assert.isTrue(error._tag === "VersionConflict" && error.actual === created.version, etag)
+          // A write that a tag guards does expect a record.
+          assert.notInclude(error.message, "Expected no record", etag)
         }
         assert.strictEqual((yield* counters.get(key)).value, 1)
       })
@@ -126,5 +128,14 @@ describe("ETag", () => {
     const etag = ETag.make(7, writeId, "data")
     assert.match(etag, /^"[\x21\x23-\x7e]+"$/)
     assert.deepStrictEqual(ETag.parse(etag), { version: 7, writeId })
+  })
+
+  it("is another one for other data without a write id, however similar", () => {
+    const letters = [..."abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"]
+    const names = letters.flatMap((a) => letters.flatMap((b) => [`${a}${b}`, `${a}----${b}`, `{"n":"${a} ${b}${a}"}`]))
+    const data = [...names, ...Array.from({ length: 100_000 }, (_, i) => JSON.stringify({ total: i, paid: false }))]
+    const etags = new Set(data.map((data) => ETag.make(1, undefined, data)))
+    assert.strictEqual(etags.size, data.length)
+    for (const etag of etags) assert.match(etag, /^"[\x21\x23-\x7e]+"$/)
   })
 })

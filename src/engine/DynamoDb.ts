@@ -21,7 +21,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Engine from "../Engine.ts"
 import { backoff } from "../internal/backoff.ts"
-import { readOptions } from "../internal/config.ts"
+import { makeFrom } from "../internal/config.ts"
 import { checkBoolean, checkSchedule } from "../internal/options.ts"
 import { defaultRetrySchedule, StorageBackend } from "../StorageBackend.ts"
 import type { Backend } from "../StorageError.ts"
@@ -188,7 +188,7 @@ const makeClient = (config: DynamoDBClientConfig) =>
  */
 export const layerClientConfig = (
   options: Config.Wrap<DynamoDBClientConfig>
-): Layer.Layer<Client, Config.ConfigError> => Layer.effect(Client, Effect.flatMap(readOptions(options), makeClient))
+): Layer.Layer<Client, Config.ConfigError> => Layer.effect(Client, makeFrom(options, makeClient))
 
 /**
  * Records in a table, with a client that the Layer makes. Every setting comes from configuration.
@@ -210,11 +210,12 @@ export const layerClientConfig = (
 export const layerConfig = (
   options: Config.Wrap<Options & ClientOptions>
 ): Layer.Layer<StorageBackend, Backend | Config.ConfigError> =>
-  Layer.unwrap(
-    Effect.map(readOptions(options), ({ endpoint, region, ...rest }) =>
-      Layer.provide(
-        layer(rest),
-        layerClient({ ...(endpoint === undefined ? {} : { endpoint }), ...(region === undefined ? {} : { region }) })
+  Layer.effect(
+    StorageBackend,
+    makeFrom(options, ({ endpoint, region, ...rest }) =>
+      Effect.flatMap(
+        makeClient({ ...(endpoint === undefined ? {} : { endpoint }), ...(region === undefined ? {} : { region }) }),
+        (client) => Effect.provideService(make(rest), Client, client)
       )
     )
   )
@@ -244,9 +245,9 @@ const durationFromZero = (name: string) =>
     (text) => Option.getOrUndefined(durationOf(text))
   )
 
-const configured = (table: Config.Config<string>): Config.Config<Options & ClientOptions> => {
+const configured = (table: Config.Config<string>) => {
   const text = (name: string) => Config.withDefault(Config.NonEmptyString(name), undefined)
-  return Config.all({
+  return {
     tableName: table,
     endpoint: text("DYNAMODB_ENDPOINT"),
     region: text("DYNAMODB_REGION"),
@@ -267,7 +268,7 @@ const configured = (table: Config.Config<string>): Config.Config<Options & Clien
       expiresAt: text("DYNAMODB_EXPIRES_AT_ATTRIBUTE"),
       writeId: text("DYNAMODB_WRITE_ID_ATTRIBUTE")
     })
-  })
+  } satisfies Config.Wrap<Options & ClientOptions>
 }
 
 /**

@@ -9,7 +9,7 @@ import type * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Engine from "../Engine.ts"
-import { readOptions } from "../internal/config.ts"
+import { makeFrom } from "../internal/config.ts"
 import { StorageBackend } from "../StorageBackend.ts"
 import { makeLocalEngine } from "./internal/inmemory/requests.ts"
 
@@ -90,6 +90,9 @@ export const layerWith = (options: Options): Layer.Layer<StorageBackend> =>
  * @since 0.1.0
  */
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<StorageBackend, Config.ConfigError> =>
-  Layer.effect(StorageBackend, Effect.map(readOptions(options), makeStore))
+  Layer.effect(
+    StorageBackend,
+    makeFrom(options, (options) => Effect.sync(() => makeStore(options)))
+  )
 
 const makeStore = (options: Options) => Engine.makeLocal(makeLocalEngine(options).engine, options)

@@ -20,7 +20,7 @@ import * as Layer from "effect/Layer"
 import * as EffectRedis from "effect/persistence/Redis"
 import type * as Schedule from "effect/Schedule"
 import * as Engine from "../Engine.ts"
-import { readOptions } from "../internal/config.ts"
+import { makeFrom } from "../internal/config.ts"
 import { checkBoolean, checkLimit, checkSchedule, checkString } from "../internal/options.ts"
 import { defaultMaxDataBytes, defaultRetrySchedule, StorageBackend } from "../StorageBackend.ts"
 import type { Backend } from "../StorageError.ts"
@@ -50,7 +50,7 @@ export interface Options {
   /**
    * Whether building the Layer also fails if the server is a replica, refuses writes, or does not permit the user the
    * commands and keys of the operations; false by default. It takes one script, which changes nothing. Redis before 7.0
-   * can't be asked for permissions, so there the script shows only whether reading and deleting are permitted. If the
+   * can't be asked for permissions, so there the script shows only whether the user may write to a sorted set. If the
    * user is confined to some owners or to reads, leave it off.
    */
   readonly verify?: boolean | undefined
@@ -150,4 +150,4 @@ export const layer = (options: Options = {}): Layer.Layer<StorageBackend, Backen
 export const layerConfig = (
   options: Config.Wrap<Options>
 ): Layer.Layer<StorageBackend, Backend | Config.ConfigError, EffectRedis.Redis> =>
-  Layer.effect(StorageBackend, Effect.flatMap(readOptions(options), make))
+  Layer.effect(StorageBackend, makeFrom(options, make))

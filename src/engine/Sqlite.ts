@@ -17,7 +17,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Engine from "../Engine.ts"
 import { backoffFor } from "../internal/backoff.ts"
-import { readOptions } from "../internal/config.ts"
+import { makeFrom } from "../internal/config.ts"
 import { checkBoolean, checkSchedule, checkString } from "../internal/options.ts"
 import { StorageBackend } from "../StorageBackend.ts"
 import { type Backend, makeBackend } from "../StorageError.ts"
@@ -181,4 +181,4 @@ export const layer = (options: Options): Layer.Layer<StorageBackend, Backend> =>
  * @since 0.1.0
  */
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<StorageBackend, Backend | Config.ConfigError> =>
-  Layer.effect(StorageBackend, Effect.flatMap(readOptions(options), make))
+  Layer.effect(StorageBackend, makeFrom(options, make))

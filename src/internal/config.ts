@@ -2,6 +2,7 @@
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
 
@@ -81,3 +82,44 @@ const withName = Effect.fnUntraced(function* (error: Config.ConfigError) {
 /** Reads options. An error says in its first line which setting is missing or wrong, and what is expected. */
 export const readOptions = <Options>(options: Config.Wrap<Options>): Effect.Effect<Options, Config.ConfigError> =>
   Effect.catch(Config.unwrap<Options>(options), (error) => Effect.flatMap(withName(error), Effect.fail))
+
+/** The settings that one option is read from, as far as they are set. */
+const settingsOf = Effect.fnUntraced(function* (option: Config.Wrap<unknown> | undefined) {
+  const provider = yield* ConfigProvider.ConfigProvider
+  const names = new Set<string>()
+  const recording = ConfigProvider.make((path) =>
+    Effect.tap(provider.load(path), (found) => {
+      if (found !== undefined) names.add(nameOf(path))
+      return Effect.void
+    })
+  )
+  if (option !== undefined) {
+    yield* Effect.ignore(Effect.provideService(Config.unwrap(option), ConfigProvider.ConfigProvider, recording))
+  }
+  return Array.from(names)
+})
+
+/**
+ * Makes something from options that are read from configuration. If a value has the right type and is refused all the
+ * same, the error names its setting as well. The refusal of an option begins with the option's name.
+ */
+export const makeFrom = <Options, A, E, R>(
+  options: Config.Wrap<Options>,
+  make: (options: Options) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | Config.ConfigError, R> =>
+  Effect.flatMap(readOptions(options), (read) =>
+    Effect.catchDefect(
+      Effect.suspend(() => make(read)),
+      (defect): Effect.Effect<never, Config.ConfigError> => {
+        const option = defect instanceof RangeError ? /^(\w+)(?=[ .].*must)/.exec(defect.message)?.[1] : undefined
+        const wrapped = Object.entries(options).find(([name]) => name === option)?.[1] as Config.Wrap<unknown>
+        if (!(defect instanceof RangeError) || wrapped === undefined) return Effect.die(defect)
+        return Effect.flatMap(settingsOf(wrapped), (names) => {
+          const settings = names.length === 0 ? option : names.join(" and ")
+          const message = `${settings} ${names.length > 1 ? "are" : "is"} wrong. ${defect.message}`
+          const issue = new SchemaIssue.InvalidValue({ message })
+          return Effect.fail(new NamedConfigError(new Schema.SchemaError(issue), message))
+        })
+      }
+    )
+  )

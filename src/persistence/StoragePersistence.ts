@@ -86,8 +86,8 @@ const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: st
  * A time to live is exact to the millisecond by Effect's `Clock`. From the next whole second on, the engine may remove
  * the record. Some engines remove expired records themselves, and others need `StorageBackend.layerCleanup`.
  *
- * `get`, `set` and `remove` take one request. `getMany` and `setMany` take one for each entry, 16 at a time, and are
- * not atomic. `clear` takes one for each entry and one for each 100, and is not atomic either.
+ * `get`, `set` and `remove` take one request. `getMany` takes one for each 100 entries. `setMany` takes one for each
+ * entry, 16 at a time, and `clear` one for each entry and one for each 100. None of the three is atomic.
  *
  * Operations fail with `PersistenceError`, whose `cause` is the error of the storage: `Backend`; `CapacityExceeded` if
  * a value is too large; `SchemaError` if a record does not belong to this store, or a value is not JSON. `getMany`

@@ -26,7 +26,7 @@ import { misconfigured } from "../engine/internal/failure.ts"
 import { failureOf, hideArguments, isNotSent, messageOf } from "../engine/internal/redis/failure.ts"
 import { registerTimed, type Timed, type Timeout } from "../engine/internal/redis/timed.ts"
 import { startTimer } from "../engine/internal/timer.ts"
-import { readOptions } from "../internal/config.ts"
+import { makeFrom } from "../internal/config.ts"
 import type { Backend } from "../StorageError.ts"
 
 /**
@@ -69,8 +69,7 @@ export const layer = (options: ClientOptions = {}): Layer.Layer<Redis.Redis, Bac
  */
 export const layerConfig = (
   options: Config.Wrap<ClientOptions>
-): Layer.Layer<Redis.Redis, Backend | Config.ConfigError> =>
-  Layer.effect(Redis.Redis, Effect.flatMap(readOptions(options), makeSingle))
+): Layer.Layer<Redis.Redis, Backend | Config.ConfigError> => Layer.effect(Redis.Redis, makeFrom(options, makeSingle))
 
 /**
  * The options of node-redis's `createClient`.
@@ -138,8 +137,7 @@ export const layerCluster = (options: ClusterOptions): Layer.Layer<Redis.Redis, 
  */
 export const layerClusterConfig = (
   options: Config.Wrap<ClusterOptions>
-): Layer.Layer<Redis.Redis, Backend | Config.ConfigError> =>
-  Layer.effect(Redis.Redis, Effect.flatMap(readOptions(options), makeCluster))
+): Layer.Layer<Redis.Redis, Backend | Config.ConfigError> => Layer.effect(Redis.Redis, makeFrom(options, makeCluster))
 
 // -----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { readOptions } from "../internal/config.ts"
+import { makeFrom } from "../internal/config.ts"
 import { checkBoolean, checkLimit } from "../internal/options.ts"
 import { lastMillisecond, toMillis } from "../internal/time.ts"
 import { StorageBackend, type VersionedRecord } from "../StorageBackend.ts"
@@ -515,8 +515,7 @@ export const layerWith = (options: Options): Layer.Layer<TaskStore, never, Stora
  */
 export const layerConfig = (
   options: Config.Wrap<Options>
-): Layer.Layer<TaskStore, Config.ConfigError, StorageBackend> =>
-  Layer.effect(TaskStore, Effect.flatMap(readOptions(options), make))
+): Layer.Layer<TaskStore, Config.ConfigError, StorageBackend> => Layer.effect(TaskStore, makeFrom(options, make))
 
 // -----------------------------------------------------------------------------
 

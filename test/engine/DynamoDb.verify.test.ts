@@ -117,6 +117,13 @@ describe.skipIf(endpoint === undefined)("DynamoDb.layerFromEnv verifies the tabl
               ["SK", "N"]
             ],
             "has the key schema PK HASH S, SK RANGE N, and"
+          ],
+          [
+            [
+              ["SK", "S"],
+              ["PK", "S"]
+            ],
+            "has the key schema SK HASH S, PK RANGE S, and"
           ]
         ] as ReadonlyArray<readonly [ReadonlyArray<readonly [string, ScalarAttributeType]>, string]>) {
           const tableName = yield* newTable(...keys)

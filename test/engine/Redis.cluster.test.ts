@@ -112,7 +112,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
     )
 
     for (const first of ["records", "index"]) {
-      it.effect(`lists all while the slot of an owner moves, the ${first} first, and afterwards`, () => {
+      it.effect(`lists and reads all while the slot of an owner moves, the ${first} first, and afterwards`, () => {
         const keyPrefix = newKeyPrefix()
         // A slot of its own: a node does not give up a slot in which it still holds the keys of another test.
         const owner = `owner whose ${first} move first`
@@ -125,6 +125,8 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
             backend.listByPrefix(StoragePrefix.makeUnsafe({ owner, idPrefix: "" })),
             ({ records }) => records.map(({ key }) => key.id)
           )
+          const asked = [...ids, "never there"].map((id) => makeUnsafe({ owner, id }))
+          const many = Effect.map(backend.getMany(asked), (records) => records.map((record) => record?.key.id))
           const base = `${keyPrefix}:{${owner}}:`
           const sets = [`${base}index`, `${base}expiry`]
           const records = ids.map((id) => `${base}record:${id}`)
@@ -144,6 +146,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
           yield* ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", to)
           yield* move([...(first === "index" ? sets : []), ...records.slice(0, 5)])
           assert.deepStrictEqual(yield* list, ids)
+          assert.deepStrictEqual(yield* many, [...ids, undefined])
           // For a client whose clock is ahead they have expired, and it must not take them out of the index.
           const clock = yield* Clock.Clock
           const ahead = { ...clock, currentTimeMillisUnsafe: () => 4_000_000_200_000 }
@@ -152,6 +155,7 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
           yield* move([...(first === "index" ? [] : sets), ...records.slice(5)])
           for (const url of urls) yield* ask(url, "CLUSTER", "SETSLOT", slot, "NODE", to)
           assert.deepStrictEqual(yield* list, ids)
+          assert.deepStrictEqual(yield* many, [...ids, undefined])
         }).pipe(Effect.provide(layerKeys(keyPrefix)))
       })
     }

@@ -120,6 +120,11 @@ describe.skipIf(!inject("hasRedisServer"))("Redis fails with an error that says 
       yield* backend.put(makeUnsafe({ owner: "alice", id: "past" }), "hush", { expiresAt: past })
       assert.strictEqual(yield* backend.cleanupExpired, 1)
       assert.strictEqual((yield* backend.get(key)).version, 2)
+      yield* backend.commit(key.owner, [
+        { _tag: "Write", id: key.id, expected: 2, data: "hush", expiresAt },
+        { _tag: "Write", id: "b", expected: 0, data: "hush" },
+        { _tag: "Check", id: "c", expected: 0 }
+      ])
       assert.isTrue(yield* backend.delete(key))
     })
   )

@@ -42,7 +42,7 @@ const assertFails = Effect.fnUntraced(function* (
 })
 
 const commands = ["EVALSHA", "EVAL", "HMGET", "HGET", "HSET", "EXISTS", "DEL", "EXPIREAT", "PERSIST", "ZADD", "ZREM"]
-  .concat(["ZRANGE", "ZSCORE", "TIME", "PING", "SCAN"])
+  .concat(["SET", "ZRANGE", "ZSCORE", "ZCARD", "TIME", "PING", "SCAN"])
   .map((name) => `+${name.toLowerCase()}`)
 
 /** A user with the rules that are given, by its URL. */
@@ -129,6 +129,15 @@ describe.skipIf(!inject("hasRedisServer"))("Redis with verify", () => {
         "open failed: This Redis is a replica and refuses writes"
       )
       yield* build(replica, { verify: false })
+    })
+  )
+
+  it.live("fails if the server has used up its memory and refuses writes", () =>
+    Effect.gen(function* () {
+      const url = yield* newServer()
+      yield* ask(url, "CONFIG", "SET", "maxmemory", "1")
+      yield* assertFails(build(url), "Unavailable", "open failed: Redis has used up its maxmemory and refuses writes")
+      yield* build(url, { verify: false })
     })
   )
 

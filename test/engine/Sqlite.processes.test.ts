@@ -1,5 +1,3 @@
-import { spawn } from "node:child_process"
-import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as Sqlite from "../../src/engine/Sqlite.ts"
@@ -7,6 +5,7 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import * as StoragePrefix from "../../src/StoragePrefix.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
 import { countOf } from "../support/durableWriter.ts"
+import { killedWriter } from "../support/killedWriter.ts"
 import { increment } from "../support/processes.ts"
 import { newSeed, randomFrom } from "../support/random.ts"
 import { newFiles, withDatabase } from "../support/sqlite.ts"
@@ -41,7 +40,7 @@ describe("Sqlite, from separate processes", () => {
           const filename = newFile()
           const acknowledged = new Map<string, number>()
           for (let i = 0; i < times; i++) {
-            for (const line of yield* killedWriter(filename, random() * 60)) {
+            for (const line of yield* killedWriter("durableWriter.ts", [filename], random() * 60)) {
               const [id = "", count = ""] = line.split(" ")
               acknowledged.set(id, Number(count))
               told.acknowledged++
@@ -71,25 +70,3 @@ describe("Sqlite, from separate processes", () => {
       })
   )
 })
-
-/**
- * What a writer has acknowledged by the time that it is killed, so many milliseconds after its first acknowledgement.
- * The delay makes the moment of the writing random: nothing waits for it.
- */
-const killedWriter = (filename: string, afterMillis: number) =>
-  Effect.callback<ReadonlyArray<string>>((resume) => {
-    const script = join(import.meta.dirname, "../support/durableWriter.ts")
-    const child = spawn("node", [script, filename], { stdio: ["ignore", "pipe", "inherit"] })
-    let output = ""
-    child.stdout.once("data", () => setTimeout(() => child.kill("SIGKILL"), afterMillis))
-    child.stdout.on("data", (chunk) => {
-      output += chunk
-    })
-    child.once("close", (code) =>
-      resume(
-        code === null
-          ? Effect.succeed(output.split("\n").slice(0, -1))
-          : Effect.die(new Error(`The writer ended by itself, with ${code}`))
-      )
-    )
-  })

@@ -56,6 +56,32 @@ describe("A Layer from configuration names in its first line", () => {
     )
   }
 
+  it.effect("the variable whose value has the right type and is refused all the same", () =>
+    Effect.gen(function* () {
+      const seconds = Config.Duration("WAIT")
+      for (const [layer, env, expected] of [
+        [InMemory.layerConfig({ maxRecords: size }), { SIZE: "-3" }, "SIZE is wrong. maxRecords must be a number of"],
+        [
+          Sqlite.layerConfig({ filename: text, maxDataBytes: size }),
+          { NAME: ":memory:", SIZE: "-1" },
+          "SIZE is wrong. "
+        ],
+        [
+          TaskStore.layerConfig({ pollInterval: seconds }),
+          { WAIT: "-1 second" },
+          "WAIT is wrong. pollInterval must be"
+        ],
+        [
+          DynamoDb.layerFromEnv,
+          { DYNAMODB_PARTITION_KEY: "SK" },
+          "DYNAMODB_PARTITION_KEY is wrong. attributes must have"
+        ]
+      ] as ReadonlyArray<readonly [Layer.Layer<never, unknown, unknown>, Record<string, string>, string]>) {
+        assert.include(yield* firstLine(Layer.fresh(layer), env), `ConfigError: ${expected}`)
+      }
+    }).pipe(Effect.provide(InMemory.layer))
+  )
+
   it.effect("each variable of DynamoDb.layerFromEnv", () =>
     Effect.gen(function* () {
       const integer = "Expected an integer of zero or more, got "

@@ -25,7 +25,7 @@ const outputOf = ({ stderr, status, stdout }: Pick<SpawnSyncReturns<string>, "st
 const toNumber = (match: RegExpMatchArray | null) => Number(match?.[1]?.replaceAll(",", ""))
 
 const run = (...args: ReadonlyArray<string>) =>
-  outputOf(spawnSync("node", exampleOf(args), { cwd: root, encoding: "utf8" }))
+  outputOf(spawnSync("node", exampleOf(args), { cwd: root, encoding: "utf8", timeout: 120_000 }))
 
 /** Runs the example, and calls a function as soon as it has printed something. */
 const start = (args: ReadonlyArray<string>, onOutput: (example: ChildProcess) => void = () => {}) =>

@@ -8,7 +8,11 @@ const root = join(import.meta.dirname, "../..")
 
 /** Runs an example to its end, and returns the lines that it prints. */
 const linesOf = (name: string) => {
-  const { status, stderr, stdout } = spawnSync("node", [`examples/${name}`], { cwd: root, encoding: "utf8" })
+  const { status, stderr, stdout } = spawnSync("node", [`examples/${name}`], {
+    cwd: root,
+    encoding: "utf8",
+    timeout: 120_000
+  })
   assert.strictEqual(status, 0, stderr)
   return stdout.trimEnd().split("\n")
 }

@@ -9,7 +9,11 @@ const folder = mkdtempSync(join(tmpdir(), "tasks-"))
 afterAll(() => rmSync(folder, { recursive: true }))
 
 const run = (...args: ReadonlyArray<string>) =>
-  spawnSync("node", ["examples/tasks.ts", ...args], { cwd: join(import.meta.dirname, "../.."), encoding: "utf8" })
+  spawnSync("node", ["examples/tasks.ts", ...args], {
+    cwd: join(import.meta.dirname, "../.."),
+    encoding: "utf8",
+    timeout: 120_000
+  })
 
 describe("tasks", () => {
   const where: Record<string, ReadonlyArray<string | undefined>> = {
@@ -24,9 +28,15 @@ describe("tasks", () => {
       () => {
         const { status, stderr, stdout } = run("--backend", backend, ...flags.map(String))
         assert.strictEqual(status, 0, stderr)
-        const said = stdout.split("\n").filter((line) => /^ {2}(client|worker)/.test(line))
+        const said = stdout
+          .split("\n")
+          .filter((line) => /^ {2}(client|worker)/.test(line))
+          .map((line) => line.trim().replace(/ {2,}/, ": "))
+        // How far the third worker comes before the client looks depends on the machine.
+        const isThirdStep = (line: string) => /^worker 3: step \d+ of 100$/.test(line)
+        assert.isAtLeast(said.filter(isThirdStep).length, 2)
         assert.deepStrictEqual(
-          said.map((line) => line.trim().replace(/ {2,}/, ": ")),
+          said.filter((line) => !isThirdStep(line)),
           [
             "client: creates a task: greet somebody, in six steps",
             "worker 1: step 1 of 6",
@@ -41,9 +51,7 @@ describe("tasks", () => {
             "worker 2: step 6 of 6",
             "worker 2: stops, since the task is completed",
             'client: gets the result: {"content":[{"type":"text","text":"Hello Luca"}]}',
-            "client: creates another task",
-            "worker 3: step 1 of 6",
-            "worker 3: step 2 of 6",
+            "client: creates another task, in a hundred steps",
             "client: cancels the task while worker 3 works on it",
             "worker 3: stops, since the task is cancelled",
             "client: lists its tasks, newest first: cancelled, completed"

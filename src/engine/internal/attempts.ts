@@ -10,6 +10,8 @@
  * | put, create, compare-and-set by version or data | a consistent read looks for the write id | success or `unknown` |
  * | compare-and-set or delete of a record with a write id | sent again, can't apply twice | success or `unknown` |
  * | any other delete | nothing | `unknown` |
+ * | commit that an engine remembers by its token | sent again for nine minutes | success or `unknown` |
+ * | any other commit | as its steps would be: `makeLand` in `commit.ts` | success or `unknown` |
  *
  * If the record that comes back carries this write's id, the write succeeded, even if the answer is a refusal. A
  * refusal is a definite conflict only if no earlier attempt of the same call was ambiguous.
@@ -22,11 +24,11 @@ import * as StorageError from "../../StorageError.ts"
 type Attempt<A> = () => Effect.Effect<A, StorageError.Backend>
 
 /**
- * What follows an ambiguous attempt of a write: the write is sent again, or a consistent read looks for its write id,
- * or nothing.
+ * What follows an ambiguous attempt of a write: the write is sent again, for as long as that is safe, or a consistent
+ * read looks for its write id, or nothing.
  */
 export type Recovery<A> =
-  | { readonly _tag: "SendAgain" }
+  | { readonly _tag: "SendAgain"; readonly isSafe?: () => boolean }
   | { readonly _tag: "LookFor"; readonly read: Attempt<A> }
   | undefined
 
@@ -91,10 +93,12 @@ export const makeAttempts = (retrySchedule: Schedule.Schedule<unknown, StorageEr
           if (error.outcome === "unknown") ambiguity = error
           return error
         })
+      const maySend = () => ambiguity === undefined || (recovery?._tag === "SendAgain" && recovery.isSafe?.() !== false)
       return retry(
         noteAmbiguity(first),
-        () => noteAmbiguity(attempt()),
-        (error) => isTransient(error) && (ambiguity === undefined || recovery?._tag === "SendAgain")
+        // The wait before this attempt may have been too long.
+        () => (ambiguity === undefined || maySend() ? noteAmbiguity(attempt()) : Effect.fail(ambiguity)),
+        (error) => isTransient(error) && maySend()
       ).pipe(
         Effect.catch((error) =>
           ambiguity !== undefined && recovery?._tag === "LookFor"

@@ -4,7 +4,9 @@
  * A step that writes carries the version that it makes, which follows from what the step expects. So the records that a
  * commit returns are the same whether the answer is that of the first request or of one that was sent again.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import { toExpirySeconds } from "../../internal/time.ts"
 import { byteLength } from "../../internal/utf8.ts"
@@ -59,7 +61,7 @@ export const makeCommit = (
       const [key] = decoded.map(({ key }) => key)
       if (step === undefined || key === undefined) return Effect.succeed([])
       const now = makeInstant(fiber)
-      return steps.length === 1 ? alone(key, step, now) : land(decoded, nextWriteId(), now, 0)
+      return steps.length === 1 ? alone(key, step, now) : land(decoded, { writeId: nextWriteId(), now, fiber }, 0)
     })
 }
 
@@ -163,6 +165,25 @@ const makeAlone =
     )
   }
 
+/** For how long a commit is sent again because its engine remembers it. DynamoDB and Redis do so for ten minutes. */
+const rememberedNanos = 9n * 60_000_000_000n
+
+/** Says whether an engine that remembers commits still remembers one that is sent now. */
+const rememberFrom = (fiber: Fiber.Fiber<unknown, unknown>): (() => boolean) => {
+  const clock = fiber.getRef(Clock.Clock)
+  const start = clock.monotonicTimeNanosUnsafe()
+  return () => clock.monotonicTimeNanosUnsafe() - start < rememberedNanos
+}
+
+const neverRemembered = () => false
+
+/** What stays the same if a commit is sent with other expectations. */
+interface Call {
+  readonly writeId: string
+  readonly now: Instant
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+}
+
 /** How often a commit is sent with other expectations, since records that it creates over have just expired or gone. */
 const maxRounds = 3
 
@@ -188,20 +209,25 @@ const makeLand = (
     }
   }
 
-  return function land(steps: ReadonlyArray<Step>, writeId: string, now: Instant, round: number): CommitEffect {
+  return function land(steps: ReadonlyArray<Step>, call: Call, round: number): CommitEffect {
+    const { fiber, now, writeId } = call
     if (send === undefined) return unsupported
     // A commit with other expectations is another commit, so it has another token.
     const commit: Commit = { steps, writeId, token: round === 0 ? writeId : `${writeId}~${round}` }
+    const isRemembered = remembersCommits ? rememberFrom(fiber) : neverRemembered
     const settle = (answer: Answer, ambiguity: StorageError.Backend | undefined): CommitEffect => {
       const resent = ambiguity === undefined && round < maxRounds ? withFoundExpired(commit, answer, now) : undefined
       return resent === undefined
-        ? settleCommit(commit, now, remembersCommits, answer, ambiguity)
-        : land(resent, writeId, now, round + 1)
+        ? settleCommit(commit, now, isRemembered(), answer, ambiguity)
+        : land(resent, call, round + 1)
     }
     const first = send(commit, now)
     if (isSuccess(first)) return settle(first.value, undefined)
-    const canSendAgain = remembersCommits || steps.some(undoesItself) || isReadOnly(steps)
-    const recovery: Recovery<Answer> = canSendAgain ? { _tag: "SendAgain" } : lookFor(commit)
+    const canSendAgain = steps.some(undoesItself) || isReadOnly(steps)
+    const recovery: Recovery<Answer> =
+      canSendAgain || remembersCommits
+        ? { _tag: "SendAgain", isSafe: () => canSendAgain || isRemembered() }
+        : lookFor(commit)
     return write<Answer, ReadonlyArray<Contract.VersionedRecord | undefined>, Effect.Error<CommitEffect>>(
       "commit",
       first,
@@ -227,7 +253,7 @@ const isReadOnly = (steps: ReadonlyArray<Step>): boolean => steps.every(({ _tag 
 const isGone = (current: StoredRecord | undefined, now: Instant): boolean =>
   current === undefined || isExpiredAt(current, now)
 
-/** Whether a step creates a record where no live one is, and was refused since it expected another expired one or none. */
+/** Whether a step creates a record where no live one is, and was refused by another expired one than it expected. */
 const isCreateOverExpired = (step: Step | undefined, current: StoredRecord | undefined, now: Instant): boolean =>
   step?._tag === "Write" &&
   (step.expectation._tag === "Absent" || step.expectation._tag === "Expired") &&
@@ -254,7 +280,7 @@ const withFoundExpired = ({ steps }: Commit, answer: Answer, now: Instant): Read
 const settleCommit = (
   { steps, writeId }: Commit,
   now: Instant,
-  remembersCommits: boolean,
+  isRemembered: boolean,
   answer: Answer,
   ambiguity: StorageError.Backend | undefined
 ): CommitEffect => {
@@ -272,7 +298,7 @@ const settleCommit = (
   // Promise 3: a commit is made whole, so if one record carries its write id, the commit succeeded.
   const isOurs = refusals.some(({ current, index }) => steps[index]?._tag === "Write" && current?.writeId === writeId)
   if (isOurs) return Effect.succeed(written())
-  if (ambiguity !== undefined && !isDefinite(steps, refusals, remembersCommits)) return unknown(ambiguity)
+  if (ambiguity !== undefined && !isDefinite(steps, refusals, isRemembered)) return unknown(ambiguity)
   const first = refusals.find(({ current, index }) => !isCreateOverExpired(steps[index], current, now)) ?? refusals[0]
   return Effect.fail(conflictOf(steps, first, now))
 }
@@ -285,17 +311,13 @@ type Refusal = CommitRefused["refusals"][number]
 /**
  * Whether a commit that was refused after an ambiguous attempt was not applied, and never will be.
  *
- * It was not applied if the engine remembers commits, or if a record that it would have replaced is still there. It
+ * It was not applied if the engine would remember it, or if a record that it would have replaced is still there. It
  * never will be if a refused step expects a write id, since a write id that is gone does not come back.
  */
-const isDefinite = (
-  steps: ReadonlyArray<Step>,
-  refusals: ReadonlyArray<Refusal>,
-  remembersCommits: boolean
-): boolean => {
+const isDefinite = (steps: ReadonlyArray<Step>, refusals: ReadonlyArray<Refusal>, isRemembered: boolean): boolean => {
   if (isReadOnly(steps)) return true
   const refused = new Set(refusals.map(({ index }) => index))
-  const wasNotApplied = remembersCommits || steps.some((step, index) => undoesItself(step) && !refused.has(index))
+  const wasNotApplied = isRemembered || steps.some((step, index) => undoesItself(step) && !refused.has(index))
   return wasNotApplied && refusals.some(({ index }) => steps[index]?.expectation._tag === "Write")
 }
 

@@ -26,19 +26,26 @@ export const makeReadMany = <A extends object>(
     const found: Array<A | undefined> = new Array(keys.length).fill(undefined)
     let unread = keys.map((key, position) => ({ key, position }))
 
-    /** Keeps what was read. If records were left out, the attempt fails, and the next one asks for those alone. */
-    const keep = (answer: ReturnType<typeof readMany>) =>
+    /**
+     * Keeps what was read, and asks for the records that were left out. An answer has a largest size, so an answer with
+     * some of the records is no failure. If an answer has none of them, the attempt fails.
+     */
+    const keep = (answer: ReturnType<typeof readMany>): Effect.Effect<typeof found, Backend> =>
       Effect.flatMap(answer, (records) => {
+        const asked = unread.length
         unread = unread.filter(({ position }, i) => {
           const record = records[i]
           if (record === "Unread") return true
           found[position] = record
           return false
         })
-        return unread.length === 0 ? Effect.succeed(found) : leftOut(unread.length, keys.length)
+        if (unread.length === 0) return Effect.succeed(found)
+        return unread.length < asked ? readUnread() : leftOut(unread.length, keys.length)
       })
 
-    return read("getMany", keep(readMany(keys)), () => keep(readMany(unread.map(({ key }) => key))))
+    const readUnread = () => keep(readMany(unread.map(({ key }) => key)))
+
+    return read("getMany", readUnread(), readUnread)
   }
 }
 

@@ -19,7 +19,7 @@ import {
 import { byteLength } from "../../../internal/utf8.ts"
 import type { Backend } from "../../../StorageError.ts"
 import { type Condition, isExpected, maxItemBytes } from "./conditions.ts"
-import type { AwsError } from "./failure.ts"
+import { type AwsError, isItemTooLarge } from "./failure.ts"
 import { type Item, keyOf, type Layout, N, namesIn, parse, S } from "./layout.ts"
 import { type Send, withoutSdkRetries } from "./send.ts"
 
@@ -70,34 +70,30 @@ const makeWrite = (client: DynamoDBClient, layout: Layout, send: Send): NonNulla
     return Effect.flatMap(
       send("TransactWriteItems", (http) => client.send(withoutSdkRetries(command), http), toNotCommitted),
       (output): Effect.Effect<Committed | CommitRefused | CommitFull, Backend> => {
-        if (!("reasons" in output)) return Effect.succeed({ _tag: "Committed" })
-        return output.reasons === undefined ? Effect.succeed(fullOf(commit)) : refusedBy(layout, output.reasons)
+        if ("reasons" in output) return refusedBy(layout, output.reasons)
+        return Effect.succeed("tooLarge" in output ? fullOf(commit, output.tooLarge) : { _tag: "Committed" })
       }
     )
   }
 }
 
-/** Why nothing was committed. Without reasons, an item would be too large. */
-interface NotCommitted {
-  readonly reasons: ReadonlyArray<CancellationReason> | undefined
-}
+/** Why nothing was committed: refused steps, or an item that would be too large, with its index if it is known. */
+type NotCommitted = { readonly reasons: ReadonlyArray<CancellationReason> } | { readonly tooLarge: number | undefined }
 
 /** A step that was refused decides, also if another step met another transaction. */
 const toNotCommitted = (error: AwsError): NotCommitted | undefined => {
-  const reasons = error.CancellationReasons
-  if (reasons?.some(({ Code }) => Code === "ConditionalCheckFailed")) return { reasons }
-  const isTooLarge = [
-    error,
-    ...(reasons ?? []).map(({ Code = "", Message = "" }) => ({ name: Code, message: Message }))
-  ].some(({ message, name }) => name.startsWith("Validation") && /size .*exceeded/i.test(message))
-  return isTooLarge ? { reasons: undefined } : undefined
+  const { CancellationReasons: reasons = [] } = error
+  if (reasons.some(({ Code }) => Code === "ConditionalCheckFailed")) return { reasons }
+  const index = reasons.findIndex(({ Code = "", Message = "" }) => isItemTooLarge({ name: Code, message: Message }))
+  if (index >= 0) return { tooLarge: index }
+  return isItemTooLarge(error) ? { tooLarge: undefined } : undefined
 }
 
-/** DynamoDB does not say which item would be too large. It is that with the most data, if items have equal attributes. */
-const fullOf = ({ steps }: Commit): CommitFull => {
+/** If DynamoDB does not say which item would be too large, the one with the most data is the likeliest. */
+const fullOf = ({ steps }: Commit, tooLarge: number | undefined): CommitFull => {
   const sizes = steps.map((step) => (step._tag === "Write" ? byteLength(step.data) : 0))
-  const actual = Math.max(...sizes)
-  return { _tag: "Full", index: sizes.indexOf(actual), resource: "ItemBytes", limit: maxItemBytes, actual }
+  const index = tooLarge ?? sizes.indexOf(Math.max(...sizes))
+  return { _tag: "Full", index, resource: "ItemBytes", limit: maxItemBytes, actual: sizes[index] ?? 0 }
 }
 
 const refusedBy = Effect.fnUntraced(function* (layout: Layout, reasons: ReadonlyArray<CancellationReason>) {

@@ -39,6 +39,10 @@ export interface AwsError {
 const isForeignError = ({ $response, code }: AwsError): boolean =>
   code?.startsWith("HPE_") === true || ($response !== undefined && isForeign($response))
 
+/** Whether DynamoDB refused a write since its item would be larger than an item may be. */
+export const isItemTooLarge = ({ message, name }: Pick<AwsError, "message" | "name">): boolean =>
+  name.startsWith("Validation") && /Item size .*exceeded/i.test(message)
+
 /** Errors of AWS about a request's signature, whose messages may repeat parts of the credentials. */
 const signatureErrors =
   /Signature|ClientToken|AuthenticationToken|ExpiredToken|UnrecognizedClient|NotAuthorized|OptInRequired/
@@ -86,11 +90,16 @@ const noTable = explain(
   (_, __, table) =>
     `There is no table ${table}: create it with DynamoDb.ensureTable, or set the right name, region and endpoint`
 )
+/** The permissions for requests whose names are not those of their permissions. */
+const permissions: Record<string, string> = {
+  TransactGetItems: "dynamodb:GetItem",
+  TransactWriteItems: "dynamodb:UpdateItem, dynamodb:DeleteItem and dynamodb:ConditionCheckItem"
+}
 const forbidden = explain(
   "Unauthorized",
   (error, request, table) =>
-    `The credentials do not permit the request: grant dynamodb:${request} on table ${table} ` +
-    `(AWS says: ${messageOf(error)})`
+    `The credentials do not permit the request: grant ${permissions[request] ?? `dynamodb:${request}`} on table ` +
+    `${table} (AWS says: ${messageOf(error)})`
 )
 const notAccepted = explain(
   "Unauthorized",
@@ -129,6 +138,15 @@ const keySchemaMessages = [
   "Missing the key ",
   "This attribute is part of the key"
 ]
+
+/** Messages of DynamoDB and DynamoDB Local if the stored items of a transaction take more than its limit together. */
+const transactionSizeMessages = /aggregate size|Payload in response is too large/i
+
+const tooLargeTogether = explain(
+  "Unsupported",
+  () =>
+    "The records of this commit, as they are stored, take more than the 4 MB of a transaction of DynamoDB: commit fewer"
+)
 
 /** The failure if another server answered. If its status is below 500, it has not passed the request on to DynamoDB. */
 const foreign = ({ $metadata, $response }: AwsError): Failure => {
@@ -175,11 +193,24 @@ const failures: Record<string, Explain> = {
 
 /** The failure of a transaction that was cancelled although no condition was refused. It has changed nothing. */
 const cancelled: Explain = (error, request, table) => {
-  const codes = new Set((error.CancellationReasons ?? []).map(({ Code }) => Code))
+  const reasons = error.CancellationReasons ?? []
+  const invalid = reasons.find(({ Code }) => Code === "ValidationError")
+  const ofInvalid =
+    invalid && failureOfRequest({ name: "ValidationException", message: invalid.Message ?? "" }, request, table)
+  if (ofInvalid !== undefined) return ofInvalid
+  const codes = new Set(reasons.map(({ Code }) => Code))
   if (codes.has("ThrottlingError") || codes.has("ProvisionedThroughputExceeded"))
     return throttled(error, request, table)
   if (codes.has("TransactionConflict")) return contended(error, request, table)
-  return notApplied("Unknown", `DynamoDB cancelled the transaction: ${withMessage(error)}`)
+  const detail = invalid?.Message === undefined ? withMessage(error) : messageOf({ ...error, message: invalid.Message })
+  return notApplied("Unknown", `DynamoDB cancelled the transaction: ${detail}`)
+}
+
+/** The failure if the request does not fit the table, or its records do not fit one transaction. */
+const failureOfRequest = (error: AwsError, request: string, table: string): Failure | undefined => {
+  if (!/^(ValidationException|TransactionCanceledException)$/.test(error.name)) return undefined
+  if (keySchemaMessages.some((words) => error.message.includes(words))) return otherSchema(error, request, table)
+  return transactionSizeMessages.test(error.message) ? tooLargeTogether(error, request, table) : undefined
 }
 
 /**
@@ -191,12 +222,11 @@ export const failureOf = (error: AwsError, request: string, table: string): Fail
   if (error.name === "InvalidSignatureException" && /expired|not yet current/.test(error.message)) {
     return clockSkewed(error, request, table)
   }
+  const ofRequest = failureOfRequest(error, request, table)
+  if (ofRequest !== undefined) return ofRequest
   if (error.name === "TransactionCanceledException") return cancelled(error, request, table)
   const known = Object.hasOwn(failures, error.name) ? failures[error.name] : undefined
   if (known !== undefined) return known(error, request, table)
-  if (error.name === "ValidationException" && keySchemaMessages.some((words) => error.message.includes(words))) {
-    return otherSchema(error, request, table)
-  }
   if (isForeignError(error)) return foreign(error)
   if (error.message === "Region is missing") {
     return notApplied("Misconfigured", "No AWS region is set: set AWS_REGION, or the option region")

@@ -16,7 +16,7 @@ import type { Backend } from "../../../StorageError.ts"
 import { maxIdBytes, type StorageKey } from "../../../StorageKey.ts"
 import { makeCommit } from "./commit.ts"
 import { type Condition, isExpected, isLive, maxItemBytes } from "./conditions.ts"
-import type { AwsError } from "./failure.ts"
+import { type AwsError, isItemTooLarge } from "./failure.ts"
 import { addressOf, type Item, idOf, keyOf, type Layout, N, namesIn, parse, partitionOf, S } from "./layout.ts"
 import { type Send, withoutSdkRetries } from "./send.ts"
 
@@ -31,7 +31,7 @@ interface NotWritten {
 
 const toNotWritten = (error: AwsError & { readonly Item?: Item }): NotWritten | undefined => {
   if (error.name === "ConditionalCheckFailedException") return { item: error.Item, isTooLarge: false }
-  const isTooLarge = error.name === "ValidationException" && /size .*exceeded/i.test(error.message)
+  const isTooLarge = isItemTooLarge(error)
   return isTooLarge ? { item: undefined, isTooLarge } : undefined
 }
 

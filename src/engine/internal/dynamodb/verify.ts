@@ -31,11 +31,16 @@ const requests = (client: DynamoDBClient, layout: Layout, send: Send) => {
   const table = { TableName: layout.tableName }
   const Key = keyOf(layout, probe)
   const condition = { ConditionExpression: never, ExpressionAttributeNames: namesIn(layout, never) }
-  const keyCondition = "#pk = :pk AND #sk = :sk"
+  // If the partition and the sort key are exchanged, DynamoDB refuses this condition alone, as it does in a listing.
+  const keyCondition = "#pk = :pk AND begins_with(#sk, :sk)"
   const query = {
     KeyConditionExpression: keyCondition,
     ExpressionAttributeNames: namesIn(layout, keyCondition),
-    ExpressionAttributeValues: { ":pk": partitionOf(layout, probe.owner), ":sk": Key[layout.names["#sk"]] ?? { S: "" } }
+    ExpressionAttributeValues: {
+      ":pk": partitionOf(layout, probe.owner),
+      ":sk": Key[layout.names["#sk"]] ?? { S: "" }
+    },
+    Limit: 1
   }
   const refused = (error: AwsError) =>
     error.name === "ConditionalCheckFailedException" ? ("refused" as const) : undefined
@@ -95,8 +100,8 @@ const adviceFor = ({ _tag: reason, description }: Backend["reason"]): string => 
   }
   if (!description.startsWith("The credentials do not permit")) return ""
   return (
-    ". The backend needs dynamodb:GetItem, BatchGetItem, Query, UpdateItem and DeleteItem. If the role is confined to " +
-    "some owners or to reads, switch verify off (DYNAMODB_VERIFY=false)"
+    ". The backend needs dynamodb:GetItem, BatchGetItem, Query, UpdateItem and DeleteItem. If the role is confined " +
+    "to some owners or to reads, switch verify off (DYNAMODB_VERIFY=false)"
   )
 }
 

@@ -72,11 +72,15 @@ export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: 
       bytes += step._tag === "Write" ? bytesOf(step.key.owner, step.key.id, step.data) : 0
       bytes -= current === undefined ? 0 : bytesOf(current.owner.name, current.id, current.data)
     }
-    const index = changes.find(({ step }) => step._tag === "Write")?.index
-    if (index === undefined) return undefined
-    if (records > maxRecords)
-      return { _tag: "Full", index, resource: "StoreRecords", limit: maxRecords, actual: records }
-    if (bytes > maxBytes) return { _tag: "Full", index, resource: "StoreBytes", limit: maxBytes, actual: bytes }
+    const writes = changes.filter(({ step }) => step._tag === "Write")
+    const created = writes.find(({ current }) => current === undefined)
+    if (records > maxRecords && created !== undefined) {
+      return { _tag: "Full", index: created.index, resource: "StoreRecords", limit: maxRecords, actual: records }
+    }
+    const [first] = writes
+    if (bytes > maxBytes && first !== undefined) {
+      return { _tag: "Full", index: first.index, resource: "StoreBytes", limit: maxBytes, actual: bytes }
+    }
   }
 
   const commit = ({ steps, writeId }: Commit, now: Instant): Committed | CommitRefused | CommitFull => {
@@ -93,7 +97,7 @@ export const makeLocalEngine = ({ maxBytes = Infinity, maxRecords = Infinity }: 
         }
         return { _tag: "Committed" }
       }
-      // A full store first drops expired records. One of them may be what a step expects, so the steps are checked again.
+      // A full store first drops expired records. A step may expect one of them, so the steps are checked again.
       if (store.dropExpired(now.seconds, cleanupBatch) === 0) return full
     }
   }

@@ -13,6 +13,7 @@ const noPassword = "Redis requires a password: give one to the client"
 const cluster =
   "This server is part of a Redis Cluster, and the client is one for a single server: use RedisClient.layerCluster"
 const permission = "The Redis user has no permission for the command: see ACL LIST"
+const slotMoving = "The Redis Cluster is moving the slot"
 const noCluster = "This Redis is not part of a Redis Cluster: use RedisClient.layer"
 const otherType = "A key below the prefix has another type: choose another keyPrefix, or remove that key"
 
@@ -28,7 +29,7 @@ const failuresByCode: Record<string, readonly [reason: Reason, description: stri
   MASTERDOWN: ["Unavailable", "This Redis is a replica that has lost its primary"],
   NOREPLICAS: ["Unavailable", "Redis has fewer replicas than its min-replicas-to-write"],
   CLUSTERDOWN: ["Unavailable", "The Redis Cluster is down, or does not cover the slot: see CLUSTER INFO"],
-  TRYAGAIN: ["Unavailable", "The Redis Cluster is moving the slot"],
+  TRYAGAIN: ["Unavailable", slotMoving],
   MOVED: ["Misconfigured", cluster],
   ASK: ["Misconfigured", cluster],
   NOSCRIPT: ["Unavailable", "Redis has lost its script cache at each try"],
@@ -50,6 +51,9 @@ const codesByWords: ReadonlyArray<readonly [words: RegExp, code: string]> = [
 /** The classes of errors with which a client says that it has not sent the command. */
 const notSent =
   /^(ClientClosedError|ClientOfflineError|ConnectionTimeoutError|RootNodesUnavailableError|ReconnectStrategyError)$/
+
+/** Whether Redis refused a command on several keys because their slot moves to another node. */
+export const isSlotMoving = ({ reason }: Backend): boolean => reason.description.startsWith(slotMoving)
 
 interface ClientError {
   readonly message: string

@@ -15,6 +15,7 @@ import {
 import type { Backend } from "../../../StorageError.ts"
 import type { StorageKey } from "../../../StorageKey.ts"
 import { cleanupBatch, clockSlackSeconds } from "../limits.ts"
+import { isSlotMoving } from "./failure.ts"
 import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
 import {
   cleanupScript,
@@ -96,9 +97,19 @@ export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
   const readOwned = ([owner, asked]: OwnedKeys): Effect.Effect<ReadonlyArray<Positioned>, Backend> => {
     const { record } = keysOf(keyPrefix, owner)
     const names = asked.map(({ id }) => record + id)
-    return Effect.flatMap(asReads(commands.run(readManyScript, names, [])), (hashes) =>
-      Effect.forEach(asked, ({ id, position }, i) =>
-        Effect.map(parseIfAny(owner, id, hashes[i] ?? []), (stored) => ({ position, stored }))
+    return asReads(commands.run(readManyScript, names, [])).pipe(
+      Effect.flatMap((hashes) =>
+        Effect.forEach(asked, ({ id, position }, i) =>
+          Effect.map(parseIfAny(owner, id, hashes[i] ?? []), (stored) => ({ position, stored }))
+        )
+      ),
+      // While a cluster moves the slot, the keys may be on two nodes, and no script can read them together.
+      Effect.catchIf(isSlotMoving, () =>
+        Effect.forEach(
+          asked,
+          ({ id, position }) => Effect.map(read({ owner, id }), (stored) => ({ position, stored })),
+          { concurrency: 16 }
+        )
       )
     )
   }

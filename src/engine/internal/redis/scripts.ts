@@ -77,28 +77,24 @@ const markerSeconds = 600
  * Returns only `committed` if all steps were made, now or by an earlier request with the same token. Otherwise returns
  * six values for each refused step: its index, whether a record is stored, and the record's fields.
  *
- * Redis does not undo the commands of a script that fails. So all that may fail is checked before the first write: the
- * types of the keys, and whether the user may run the commands (`redis.acl_check_cmd`, from Redis 7.0 on). If Redis is
- * out of memory, it refuses the first command that needs some, and none after a command has written. The hash's time to
- * live is set by a command that may fail, as in `writeScript`. The arguments are read one by one, since Lua's `unpack`
- * can't return thousands.
+ * Redis does not undo the commands of a script that fails. So all that may fail is tried before the first write: the
+ * types of the keys, and each command, on the marker, which is not there yet. A command fails there if the user has no
+ * permission for it, or if it was renamed. All of them change nothing there, except HSET, and that is undone by DEL.
+ * ZADD comes first, since Redis refuses a command for lack of memory only until the script has called a write. The
+ * hash's time to live is set by a command that may fail, as in `writeScript`. The arguments are read one by one, since
+ * Lua's `unpack` can't return thousands. A commit of checks alone writes nothing, not even a marker.
  */
 export const commitScript = script<ReadonlyArray<string>>(`
   local index, expiry, marker, now, write_id = KEYS[1], KEYS[2], KEYS[3], tonumber(ARGV[1]), ARGV[2]
   if redis.call('EXISTS', marker) == 1 then return {'committed'} end
   redis.call('ZCARD', index)
   redis.call('ZCARD', expiry)
-  if redis.acl_check_cmd then
-    for _, command in ipairs({'ZADD', 'ZREM', 'HSET', 'PERSIST', 'DEL', 'SET'}) do
-      if not redis.acl_check_cmd(command, marker) then
-        return redis.error_reply('NOPERM this user has no permissions to run the command ' .. command)
-      end
-    end
-  end
+  local has = {}
   local refused = {}
   for i = 1, #KEYS - 3 do
     local at = 2 + (i - 1) * ${argsPerStep}
     local kind, expected, expected_version, expected_match = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+    has[kind] = true
     local hash = redis.call('HMGET', KEYS[3 + i], ${hashFields})
     local version, data, stored_write_id, expires_at = hash[1], hash[2], hash[3], hash[4]
     local stored = version or data or stored_write_id or expires_at
@@ -121,23 +117,37 @@ export const commitScript = script<ReadonlyArray<string>>(`
       holds = live
     end
     if not holds then
-      local found = {tostring(i - 1), stored and 'stored' or '', version or '', data or '', stored_write_id or '', expires_at or ''}
+      local is_stored = stored and 'stored' or ''
+      local found = {version or '', data or '', stored_write_id or '', expires_at or ''}
+      refused[#refused + 1] = tostring(i - 1)
+      refused[#refused + 1] = is_stored
       for _, value in ipairs(found) do refused[#refused + 1] = value end
     end
   end
   if #refused > 0 then return refused end
+  if not has.write and not has.remove then return {'committed'} end
+  if has.write then
+    redis.call('ZADD', marker, 'XX', 0, '')
+    redis.call('PERSIST', marker)
+  end
+  redis.call('ZREM', marker, '')
+  redis.call('SET', marker, '', 'XX')
+  redis.call('DEL', marker)
+  if has.write then redis.call('HSET', marker, '', '') end
+  redis.call('DEL', marker)
   local server_now = tonumber(redis.call('TIME')[1])
   for i = 1, #KEYS - 3 do
     local at, key = 2 + (i - 1) * ${argsPerStep}, KEYS[3 + i]
-    local id, kind, new_version, new_data, new_expires_at = ARGV[at + 1], ARGV[at + 2], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
+    local id, kind = ARGV[at + 1], ARGV[at + 2]
+    local next, data, expires_at = ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
     if kind == 'write' then
       redis.call('ZADD', index, 0, id)
-      if new_expires_at == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, new_expires_at, id) end
+      if expires_at == '' then redis.call('ZREM', expiry, id) else redis.call('ZADD', expiry, expires_at, id) end
       redis.call('PERSIST', key)
-      redis.call('HSET', key, 'version', new_version, 'data', new_data, 'write_id', write_id, 'expires_at', new_expires_at)
-      if new_expires_at ~= '' then
-        local live_for = math.max(1, tonumber(new_expires_at) - now + ${clockSlackSeconds})
-        local drop_at = math.max(server_now + live_for, tonumber(new_expires_at) + ${clockSlackSeconds})
+      redis.call('HSET', key, 'version', next, 'data', data, 'write_id', write_id, 'expires_at', expires_at)
+      if expires_at ~= '' then
+        local live_for = math.max(1, tonumber(expires_at) - now + ${clockSlackSeconds})
+        local drop_at = math.max(server_now + live_for, tonumber(expires_at) + ${clockSlackSeconds})
         redis.pcall('EXPIREAT', key, string.format('%.0f', drop_at))
       end
     elseif kind == 'remove' then

@@ -12,13 +12,14 @@ const owner = "effect-versioned-store"
 /** The commands of the operations with arguments of each, as Lua. */
 const commandsInLua = `{
   {'HMGET', key, 'version'}, {'HGET', key, 'expires_at'}, {'HSET', key, 'version', '1'}, {'EXISTS', key}, {'DEL', key},
-  {'EXPIREAT', key, '1'}, {'PERSIST', key}, {'ZADD', index, '0', 'id'}, {'ZREM', index, 'id'},
-  {'ZRANGE', index, '-', '+', 'BYLEX'}, {'ZSCORE', expiry, 'id'}, {'TIME'}, {'SCAN', '0'}
+  {'EXPIREAT', key, '1'}, {'PERSIST', key}, {'SET', key, ''}, {'ZADD', index, '0', 'id'}, {'ZREM', index, 'id'},
+  {'ZRANGE', index, '-', '+', 'BYLEX'}, {'ZSCORE', expiry, 'id'}, {'ZCARD', index}, {'TIME'}, {'SCAN', '0'}
 }`
 
 /**
  * Returns the commands that the server does not know, and those that the user may not run on the keys. Since 7.0, a
- * script can ask for that. Then deletes a key that can't exist, since a server that refuses writes refuses that, too.
+ * script can ask for that. Then changes a member that no index has, which changes nothing. A server that refuses writes
+ * refuses that too, and so does one that has used up its memory, which would still delete keys.
  */
 const verifyScript = script<readonly [unknown: ReadonlyArray<string>, denied: ReadonlyArray<string>]>(`
   local key, index, expiry = KEYS[1], KEYS[2], KEYS[3]
@@ -33,7 +34,7 @@ const verifyScript = script<readonly [unknown: ReadonlyArray<string>, denied: Re
       end
     end
   end
-  if #unknown + #denied == 0 then redis.call('DEL', key) end
+  if #unknown + #denied == 0 then redis.call('ZADD', index, 'XX', '0', '') end
   return {unknown, denied}
 `)
 
