@@ -5,6 +5,7 @@
 import type * as Schedule from "effect/Schedule"
 import { type Attempts, makeAttempts } from "./engine/internal/attempts.ts"
 import { makeCommit } from "./engine/internal/commit.ts"
+import { makeHub } from "./engine/internal/hints.ts"
 import type { Engine, LocalEngine } from "./engine/internal/model.ts"
 import { makeReads } from "./engine/internal/reads.ts"
 import { makeWriteIds } from "./engine/internal/records.ts"
@@ -59,7 +60,7 @@ export interface MakeOptions {
 
 /**
  * Makes the service out of an engine. It adds what all backends share: the clock, the checks of data and sizes, write
- * ids, the loop over lost answers, cursors, errors and telemetry.
+ * ids, the loop over lost answers, cursors, hints of its own changes, errors and telemetry.
  *
  * @example
  * ```ts
@@ -126,7 +127,8 @@ export const make = (engine: Engine, options: MakeOptions = {}): StorageBackend[
     deleteIfVersion: (...args) => operation("deleteIfVersion", service.deleteIfVersion(...args)),
     commit: (...args) => operation("commit", service.commit(...args)),
     listByPrefix: (...args) => operation("listByPrefix", service.listByPrefix(...args)),
-    cleanupExpired: operation("cleanupExpired", service.cleanupExpired)
+    cleanupExpired: operation("cleanupExpired", service.cleanupExpired),
+    hints: service.hints
   }
 }
 
@@ -156,10 +158,15 @@ const readingClock = ({ commit, ...engine }: Engine): LocalEngine => ({
 
 const makeService = (engine: LocalEngine, attempts: Attempts, maxDataBytes: number): StorageBackend["Service"] => {
   const nextWriteId = makeWriteIds()
-  const single = { ...makeWrites(engine, attempts, maxDataBytes, nextWriteId), ...makeRemovals(engine, attempts) }
+  const hub = makeHub(engine.hints)
+  const single = {
+    ...makeWrites(engine, attempts, { maxDataBytes, nextWriteId, hub }),
+    ...makeRemovals(engine, attempts, hub)
+  }
   return {
     ...makeReads(engine, attempts),
     ...single,
-    commit: makeCommit(engine, attempts, { maxDataBytes, nextWriteId, single })
+    commit: makeCommit(engine, attempts, { maxDataBytes, nextWriteId, single, hub }),
+    hints: hub.hints
   }
 }

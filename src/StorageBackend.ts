@@ -9,6 +9,7 @@ import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
+import type * as Stream from "effect/Stream"
 import { backoff } from "./internal/backoff.ts"
 import type * as StorageError from "./StorageError.ts"
 import type * as StorageKey from "./StorageKey.ts"
@@ -254,6 +255,16 @@ export class StorageBackend extends Context.Service<
      * each batch of records.
      */
     readonly cleanupExpired: Effect.Effect<number, StorageError.Backend>
+
+    /**
+     * Signals that a record may have changed. It is a hint, which may come late, twice or never: read the record after
+     * each one, and from time to time in any case, as `VersionedStore.watch` does. Subscribe before the first read.
+     *
+     * What this backend changes is signalled at once. What other clients change is signalled within milliseconds on
+     * Redis and SQLite, and never on DynamoDB. An expiry is not signalled. Hints that are not taken yet are one hint.
+     * Without a watcher nothing is asked of the engine.
+     */
+    readonly hints: (key: StorageKey.StorageKey) => Stream.Stream<void>
   }
 >()("effect-versioned-store/StorageBackend") {}
 

@@ -11,7 +11,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import type * as Schedule from "effect/Schedule"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Stream from "effect/Stream"
@@ -23,6 +23,7 @@ import * as StorageError from "./StorageError.ts"
 import * as StorageKey from "./StorageKey.ts"
 import * as StoragePrefix from "./StoragePrefix.ts"
 import type { Decision } from "./update/attempt.ts"
+import * as Looks from "./update/looks.ts"
 import * as Update from "./update/run.ts"
 import { outside } from "./update/transacting.ts"
 
@@ -117,6 +118,17 @@ export interface ListingOptions {
   readonly order?: ListOptions["order"]
   /** What becomes of a record that does not decode; "fail" by default. */
   readonly onInvalid?: OnInvalid | undefined
+}
+
+/**
+ * How a record is watched.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WatchOptions {
+  /** When the record is read without a hint; every second by default. If the schedule ends, so does the stream. */
+  readonly schedule?: Schedule.Schedule<unknown> | undefined
 }
 
 /**
@@ -707,6 +719,42 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
    * ```
    */
   readonly stream: (options: ListingOptions) => Stream.Stream<Record<A>, ReadError, RD>
+
+  /**
+   * Emits the record as it is now, and again whenever it has changed; None if there is none, or it has expired. The
+   * last change always comes. Of changes that follow each other closely, those in between may be left out, and a slow
+   * consumer gets the newest state.
+   *
+   * It reads the record at first, on each hint that it may have changed, when it expires, and on a schedule, every
+   * second by default. A change by this backend is seen at once. A change by another process is seen within
+   * milliseconds on Redis and SQLite. On DynamoDB it is seen at the next read on the schedule. Each watcher reads for
+   * itself, one request a read: `Stream.share` lets many consumers share one.
+   *
+   * While the backend can't be reached, the watch goes on: it logs a warning, and emits again as soon as it can read.
+   * If a failure does not pass by itself, such as a missing permission, or the record does not decode, the stream fails.
+   *
+   * @example
+   * ```ts
+   * import * as assert from "node:assert"
+   * import { InMemory, VersionedStore } from "effect-versioned-store"
+   * import { Effect, Option, Schema, Stream } from "effect"
+   *
+   * const program = Effect.gen(function* () {
+   *   const counters = yield* VersionedStore.make({ idPrefix: "counter/", schema: Schema.Int })
+   *   const key = { owner: "alice", id: "visits" }
+   *   yield* counters.create(key, 1)
+   *   return yield* counters.watch(key).pipe(
+   *     Stream.map((record) => Option.getOrThrow(record).value),
+   *     Stream.tap((n) => (n < 3 ? counters.set(key, n + 1) : Effect.void)),
+   *     Stream.take(3),
+   *     Stream.runCollect
+   *   )
+   * })
+   * const seen = await Effect.runPromise(program.pipe(Effect.provide(InMemory.layer)))
+   * assert.deepStrictEqual(seen, [1, 2, 3])
+   * ```
+   */
+  readonly watch: (key: Key, options?: WatchOptions) => Stream.Stream<Option.Option<Record<A>>, ReadError, RD>
 }
 
 export { GroupCommit } from "./update/run.ts"
@@ -899,12 +947,32 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
           page.records,
           Option.fromUndefinedOr(page.cursor)
         ])
+      ),
+    watch: (key, { schedule = Schedule.spaced("1 second") } = {}) =>
+      Stream.unwrap(
+        Effect.map(locate(key), (key) =>
+          Looks.make({
+            look: Effect.catchTag(backend.get(key), "RecordNotFound", () => Effect.undefined),
+            hints: backend.hints(key),
+            schedule,
+            untilMillis: (stored: VersionedRecord | undefined) => stored?.expiresAt?.epochMilliseconds
+          }).pipe(
+            Stream.changesWith(isSameWrite),
+            Stream.mapEffect((stored) =>
+              stored === undefined ? Effect.succeed(Option.none()) : Effect.map(decode(stored), Option.some)
+            )
+          )
+        )
       )
   }
   return self
 })
 
 // -----------------------------------------------------------------------------
+
+/** Whether two reads have found the same write of a record, or none. */
+const isSameWrite = (a: VersionedRecord | undefined, b: VersionedRecord | undefined): boolean =>
+  a?.version === b?.version && a?.writeId === b?.writeId && (a?.writeId !== undefined || a?.data === b?.data)
 
 /**
  * What a transaction needs of a store.

@@ -4,6 +4,7 @@
  */
 export * as Engine from "./Engine.ts"
 export * as InMemory from "./engine/InMemory.ts"
+export * as Lease from "./Lease.ts"
 export * as StorageKeyValueStore from "./persistence/StorageKeyValueStore.ts"
 export * as StoragePersistence from "./persistence/StoragePersistence.ts"
 export * as StorageBackend from "./StorageBackend.ts"

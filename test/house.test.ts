@@ -46,7 +46,8 @@ const floors: ReadonlyArray<(file: string) => boolean> = [
   isIn("internal"),
   (file) => /^src\/(StorageKey|StoragePrefix|StorageError|VersionedRecord)\.ts$/.test(file),
   (file) => file === "src/StorageBackend.ts",
-  (file) => file === "src/Engine.ts" || isEngine(file) || isIn("redis")(file) || isIn("update")(file),
+  (file) =>
+    file === "src/Engine.ts" || isEngine(file) || isIn("redis")(file) || isIn("update")(file) || isIn("lease")(file),
   (file) => /^src\/(VersionedStore|Transaction|Lease)\.ts$/.test(file),
   isPersistence,
   (file) => isTask(file) || isIn("workflow")(file),

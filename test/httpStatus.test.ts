@@ -3,6 +3,7 @@ import { DateTime, Effect, Layer, Schema } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import * as InMemory from "../src/engine/InMemory.ts"
+import * as Lease from "../src/Lease.ts"
 import * as StorageBackend from "../src/StorageBackend.ts"
 import * as StorageError from "../src/StorageError.ts"
 import * as StorageKey from "../src/StorageKey.ts"
@@ -38,6 +39,8 @@ const errors: ReadonlyArray<readonly [Error, number]> = [
   [new StorageError.InvalidCursor(), 400],
   [new StorageError.InvalidCommit({ problem: "TooManySteps", description: "it has 101 steps" }), 400],
   [new StorageKey.InvalidKey({ part: "owner", problem: "Empty" }), 400],
+  [new Lease.LeaseTaken({ key, holder: "alpha" }), 409],
+  [new Lease.LeaseLost({ key, token: 1, reason: "Taken" }), 503],
   ...reasons.flatMap(
     (reason): ReadonlyArray<readonly [Error, number]> => [
       [reason, 503],
@@ -84,7 +87,12 @@ const answerWith = Effect.fnUntraced(function* (error: Error) {
 
 describe("as an answer of Effect's HttpApi", () => {
   it("every error has a status", () => {
-    const exported: Array<unknown> = Object.values({ ...StorageError, ...TaskError, InvalidKey: StorageKey.InvalidKey })
+    const exported: Array<unknown> = Object.values({
+      ...StorageError,
+      ...Lease,
+      ...TaskError,
+      InvalidKey: StorageKey.InvalidKey
+    })
     assert.sameMembers(exported.filter(Schema.isSchema), classes)
   })
 

@@ -5,6 +5,7 @@ import type * as DynamoDb from "../src/engine/DynamoDb.ts"
 import type * as InMemory from "../src/engine/InMemory.ts"
 import type * as Redis from "../src/engine/Redis.ts"
 import type * as Sqlite from "../src/engine/Sqlite.ts"
+import type * as Lease from "../src/Lease.ts"
 import type * as RedisClient from "../src/redis/RedisClient.ts"
 import type * as StorageBackend from "../src/StorageBackend.ts"
 import type {
@@ -43,6 +44,27 @@ describe("error channels", () => {
     >()
     expectTypeOf<ErrorOf<Service["listByPrefix"]>>().toEqualTypeOf<InvalidCursor | Backend>()
     expectTypeOf<Service["cleanupExpired"]>().toEqualTypeOf<Effect.Effect<number, Backend>>()
+  })
+
+  it("of Lease hold what each operation can fail with, and no more", () => {
+    expectTypeOf<ErrorOf<typeof Lease.acquire>>().toEqualTypeOf<InvalidKey | CapacityExceeded | Backend>()
+    expectTypeOf<ErrorOf<typeof Lease.tryAcquire>>().toEqualTypeOf<
+      InvalidKey | CapacityExceeded | Backend | Lease.LeaseTaken
+    >()
+    const withLease = {} as ReturnType<typeof Lease.withLease>
+    const held = () => withLease({} as Effect.Effect<number, "wrong", "service">)
+    expectTypeOf(held).returns.toEqualTypeOf<
+      Effect.Effect<
+        number,
+        "wrong" | InvalidKey | CapacityExceeded | Backend | Lease.LeaseLost,
+        "service" | StorageBackend.StorageBackend
+      >
+    >()
+    expectTypeOf<Lease.Lease["lost"]>().toEqualTypeOf<Effect.Effect<never, Lease.LeaseLost>>()
+    expectTypeOf<Lease.Lease["check"]>().toEqualTypeOf<Effect.Effect<void, Lease.LeaseLost>>()
+    expectTypeOf<ErrorOf<Lease.Lease["commit"]>>().toEqualTypeOf<
+      Lease.LeaseLost | RecordNotFound | VersionConflict | InvalidData | CapacityExceeded | InvalidCommit | Backend
+    >()
   })
 
   it("of Transaction hold what each operation, and its end, can fail with, and no more", () => {

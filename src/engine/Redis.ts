@@ -12,6 +12,10 @@
  * Redis acknowledges a write before its replicas have it, and, unless `appendfsync` is `always`, before its disk has
  * it. So a failover or a crash may lose acknowledged writes. A server that evicts keys may drop records; the Layer logs
  * a warning if it finds one.
+ *
+ * Each write publishes the id of its record on a channel of the owner, `<keyPrefix>:{<owner>}:index`, so that watches in
+ * other processes see it at once. While records are watched, `RedisClient` keeps one connection more, and hears all
+ * owners on it; `NodeRedis.layer` keeps one for each owner that is watched. In a Redis Cluster this needs Redis 7.0.
  */
 import type * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
@@ -25,6 +29,8 @@ import { checkBoolean, checkLimit, checkSchedule, checkString } from "../interna
 import { defaultMaxDataBytes, defaultRetrySchedule, StorageBackend } from "../StorageBackend.ts"
 import type { Backend } from "../StorageError.ts"
 import { isWorthRepeating, misconfigured } from "./internal/failure.ts"
+import { makeHints, publishBy } from "./internal/redis/hints.ts"
+import { listenOf } from "./internal/redis/listen.ts"
 import { makeEngine } from "./internal/redis/requests.ts"
 import { asRead, makeCommands } from "./internal/redis/send.ts"
 import { verify as verifyServer } from "./internal/redis/verify.ts"
@@ -87,7 +93,8 @@ const make = Effect.fnUntraced(function* (
   if (/[{}]/.test(keyPrefix)) {
     return yield* misconfigured(`The keyPrefix ${keyPrefix} has braces, which Redis Cluster takes for a hash tag`)
   }
-  const commands = makeCommands(yield* EffectRedis.Redis, requestTimeout)
+  const redis = yield* EffectRedis.Redis
+  const commands = makeCommands(redis, requestTimeout)
   checkLimit("maxDataBytes", maxDataBytes)
   const opening = <A>(request: Effect.Effect<A, Backend>) =>
     request.pipe(
@@ -100,11 +107,16 @@ const make = Effect.fnUntraced(function* (
   )
   yield* checkServer(String(info))
   if (verify) yield* opening(verifyServer(commands, keyPrefix))
-  return Engine.make(makeEngine(commands, keyPrefix), {
-    maxDataBytes,
-    retrySchedule,
-    telemetry: { system, collection: keyPrefix }
-  })
+  const publish = publishBy(String(info))
+  const hints = makeHints(listenOf(redis), keyPrefix, publish)
+  return Engine.make(
+    { ...makeEngine(commands, keyPrefix, publish), hints },
+    {
+      maxDataBytes,
+      retrySchedule,
+      telemetry: { system, collection: keyPrefix }
+    }
+  )
 })
 
 /**

@@ -8,6 +8,9 @@
  * confirmed it. Writes that arrive together share one transaction, and so one confirmation; a write that is alone does
  * not wait for others. If another process has locked the file, operations are retried under a schedule, which does not
  * stop the event loop.
+ *
+ * While records are watched, the file is asked every 15 ms whether another process has written to it. That reads no
+ * record, and one timer serves all watchers.
  */
 import { DatabaseSync } from "node:sqlite"
 import type * as Config from "effect/Config"
@@ -24,6 +27,7 @@ import { type Backend, makeBackend } from "../StorageError.ts"
 import { misconfigured } from "./internal/failure.ts"
 import { attempted, transaction } from "./internal/sqlite/batch.ts"
 import { causeOf, failureOf, isLocked, type SqliteError } from "./internal/sqlite/failure.ts"
+import { makeHints } from "./internal/sqlite/hints.ts"
 import { ensureSchema } from "./internal/sqlite/layout.ts"
 import { makeEngine } from "./internal/sqlite/requests.ts"
 import { verify as verifyFile } from "./internal/sqlite/verify.ts"
@@ -135,8 +139,9 @@ const make = Effect.fnUntraced(function* ({
   if (synchronous === "FULL") yield* open(() => db.exec("PRAGMA wal_autocheckpoint = 250"))
   if (verify) yield* open(() => verifyFile(db))
   const engine = yield* open(() => makeEngine(db, { run, retrySchedule, toBackend: failWrite }))
+  const hints = yield* makeHints(db)
   // `run` has already retried while the file was locked, and no other failure passes by itself.
-  return Engine.make(engine, { maxDataBytes, retrySchedule: Schedule.recurs(0) })
+  return Engine.make({ ...engine, hints }, { maxDataBytes, retrySchedule: Schedule.recurs(0) })
 })
 
 /**

@@ -19,15 +19,18 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
+import * as RcRef from "effect/RcRef"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { ConnectionTimeoutError, createClient, createCluster } from "redis"
 import { misconfigured } from "../engine/internal/failure.ts"
 import { failureOf, hideArguments, isNotSent, messageOf } from "../engine/internal/redis/failure.ts"
+import { registerListen } from "../engine/internal/redis/listen.ts"
 import { registerTimed, type Timed, type Timeout } from "../engine/internal/redis/timed.ts"
 import { startTimer } from "../engine/internal/timer.ts"
 import { makeFrom } from "../internal/config.ts"
 import type { Backend } from "../StorageError.ts"
+import { makeListen, type Subscriber, tellGap } from "./internal/listening.ts"
 
 /**
  * The service for a single server, with the options of node-redis's `createClient`. Here `disableOfflineQueue` is true
@@ -372,7 +375,31 @@ const makeSingle = Effect.fnUntraced(function* (options: ClientOptions) {
       return Effect.never
     })
   })
-  return registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send))
+  const listen = makeListen(yield* makeSubscriber(open()), attempt)
+  return registerListen(registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send)), listen)
+})
+
+/** How often a connection that only hears channels is asked whether it still answers. */
+const listeningInterval = "5 seconds"
+
+/**
+ * Makes the one connection that hears all channels of a server, open while there are any. After a lost connection, the
+ * client subscribes again by itself before it says that it is ready.
+ */
+const makeSubscriber = Effect.fnUntraced(function* (
+  open: Effect.Effect<ReturnType<typeof createClient>, Redis.RedisError, Scope.Scope>
+): Effect.fn.Return<Effect.Effect<Subscriber, Redis.RedisError, Scope.Scope>, never, Scope.Scope> {
+  const subscriber = yield* RcRef.make({
+    acquire: Effect.gen(function* () {
+      const client = yield* open
+      const listeners: Subscriber["listeners"] = new Set()
+      client.on("ready", () => tellGap(listeners))
+      const watch = yield* makeWatchAll(() => [client])
+      yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(listeningInterval), watch)))
+      return { client, listeners }
+    })
+  })
+  return RcRef.get(subscriber)
 })
 
 /** The key that decides which node a command is sent to. */
@@ -469,7 +496,10 @@ const makeCluster = Effect.fnUntraced(function* (options: ClusterOptions) {
     }
   })
 
-  return registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send))
+  const listeners: Subscriber["listeners"] = new Set()
+  cluster.on("node-ready", () => tellGap(listeners))
+  const listen = makeListen(Effect.succeed({ client: cluster, listeners }), attempt)
+  return registerListen(registerTimed(Redis.Redis.of({ ...redis, ...untimed }), makeTimed(send)), listen)
 })
 
 const shas = new Map<string, string>()

@@ -25,6 +25,7 @@ import { StorageBackend, type VersionedRecord } from "../StorageBackend.ts"
 import { type Backend, type CapacityExceeded, type InvalidCursor, VersionConflict } from "../StorageError.ts"
 import * as StorageKey from "../StorageKey.ts"
 import * as StoragePrefix from "../StoragePrefix.ts"
+import * as Looks from "../update/looks.ts"
 import * as Update from "../update/run.ts"
 import { placeUntil } from "./internal/ledger.ts"
 import * as Quota from "./internal/quota.ts"
@@ -117,13 +118,13 @@ export interface Page {
 }
 
 /**
- * How often a task is read.
+ * How a task is watched.
  *
  * @category models
  * @since 0.1.0
  */
 export interface WatchOptions {
-  /** Every `pollInterval` of the store by default, for ever. */
+  /** When the task is read without a hint; every `pollInterval` of the store by default, for ever. */
   readonly schedule?: Schedule.Schedule<unknown> | undefined
 }
 
@@ -341,8 +342,8 @@ export class TaskStore extends Context.Service<
     readonly cleanupExpired: Effect.Effect<number, Backend>
 
     /**
-     * Reads a task until it has ended, as often as a schedule says. If the schedule is spent before that, it fails with
-     * `TaskNotReady`. If the task expires before that, it fails with `TaskExpired`. One request a read.
+     * Waits until a task has ended, as `changes` sees it. If the task expires before that, it fails with `TaskExpired`.
+     * If the schedule is spent before that, it fails with `TaskNotReady`. While the backend can't be reached, it waits.
      */
     readonly awaitTerminal: (
       key: TaskKey,
@@ -350,8 +351,12 @@ export class TaskStore extends Context.Service<
     ) => Effect.Effect<Task.TaskRecord, ReadError | TaskError.TaskExpired | TaskError.TaskNotReady>
 
     /**
-     * Emits the task as it is now, and again each time that a read finds it changed, up to its end. If it expires
-     * before that, the stream fails with `TaskExpired`. If the schedule is spent, the stream ends. One request a read.
+     * Emits the task as it is now, and again whenever it has changed, up to its end. If it expires before that, the
+     * stream fails with `TaskExpired`. If the schedule is spent, the stream ends.
+     *
+     * It reads the task at first, on each hint that it may have changed, and on a schedule, one request a read. What
+     * another process changes is seen within milliseconds on Redis and SQLite, and at the next read on the schedule on
+     * DynamoDB. A failure of the backend that passes is logged, as by `VersionedStore.watch`.
      */
     readonly changes: (
       key: TaskKey,
@@ -422,7 +427,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const tasks = makeTasks(backend, settings)
   const { change, changeRecord, get } = tasks
   const { create, end, remove } = yield* makeLife(backend, tasks, settings)
-  const { changes, awaitTerminal } = makeWatch(tasks.read, settings.pollMillis)
+  const { changes, awaitTerminal } = makeWatch(backend, tasks, settings.pollMillis)
   const { limits } = settings
 
   const updateStatus = (key: TaskKey, status: Task.Status, statusMessage?: string) => {
@@ -588,9 +593,8 @@ const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySc
     return key.success
   })
 
-  /** The task as it is now, and its version. */
-  const read = Effect.fnUntraced(function* (taskKey: TaskKey) {
-    const key = yield* locate(taskKey)
+  /** The task in a record as it is now, and its version. */
+  const readAt = Effect.fnUntraced(function* (key: StorageKey.StorageKey) {
     const stored = yield* Effect.catchTag(backend.get(key), "RecordNotFound", () => Effect.fail(notFound(key.id)))
     return { record: yield* taskIn(stored), version: stored.version }
   })
@@ -635,8 +639,8 @@ const makeTasks = (backend: StorageBackend["Service"], { allowAnonymous, retrySc
     ownerOf,
     locate,
     update,
-    read,
-    get: (key: TaskKey) => Effect.map(read(key), ({ record }) => record),
+    readAt,
+    get: (key: TaskKey) => Effect.map(Effect.flatMap(locate(key), readAt), ({ record }) => record),
     change,
     changeRecord
   }
@@ -846,18 +850,27 @@ const makeList = (backend: StorageBackend["Service"], ownerOf: Tasks["ownerOf"])
   })
 }
 
-/** Looks at a task again and again. */
-const makeWatch = (read: Tasks["read"], pollMillis: number) => {
+/** Watches a task. */
+const makeWatch = (backend: StorageBackend["Service"], { locate, readAt }: Tasks, pollMillis: number) => {
   /** Reads a task that has ended, or that may still change. */
-  const readLive = Effect.fnUntraced(function* (key: TaskKey) {
-    const seen = yield* read(key)
+  const readLive = Effect.fnUntraced(function* (key: StorageKey.StorageKey) {
+    const seen = yield* readAt(key)
     if (Task.isTerminal(seen.record.task.status)) return seen
     const expired = Rules.expiredError(seen.record, yield* DateTime.now)
     return expired === undefined ? seen : yield* expired
   })
 
-  const changes = (key: TaskKey, { schedule = Schedule.spaced(pollMillis) }: WatchOptions = {}) =>
-    Stream.fromEffectSchedule(readLive(key), schedule).pipe(
+  const changes = (taskKey: TaskKey, { schedule = Schedule.spaced(pollMillis) }: WatchOptions = {}) =>
+    Stream.unwrap(
+      Effect.map(locate(taskKey), (key) =>
+        Looks.make({
+          look: readLive(key),
+          hints: backend.hints(key),
+          schedule,
+          untilMillis: ({ record }) => Task.expiresAt(record)?.epochMilliseconds
+        })
+      )
+    ).pipe(
       Stream.changesWith((before, after) => before.version === after.version),
       Stream.map(({ record }) => record),
       Stream.takeUntil(({ task }) => Task.isTerminal(task.status))

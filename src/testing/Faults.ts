@@ -1,6 +1,6 @@
 /**
  * Counts what is asked of an engine or a backend, and makes requests fail on purpose: a test decides the fate of each
- * request, by a script, by chance from a seed, or by any function.
+ * request, by a script, by chance from a seed, or by any function. Hints pass as they are.
  */
 import * as Effect from "effect/Effect"
 import type { Engine } from "../Engine.ts"
@@ -106,7 +106,7 @@ export const engine = (
   fateOf: (request: Request<keyof Engine>) => Fate = () => "pass"
 ): Requests<keyof Engine> & { readonly engine: Engine } => {
   const { request, ...requests } = watch(fateOf)
-  const { commit, readEventually, readMany, remembersCommits } = engine
+  const { commit, hints, readEventually, readMany, remembersCommits } = engine
   return {
     ...requests,
     engine: {
@@ -121,7 +121,8 @@ export const engine = (
       }),
       ...(remembersCommits && { remembersCommits }),
       list: (...args) => request("list", undefined, () => engine.list(...args)),
-      cleanup: (nowSeconds) => request("cleanup", undefined, () => engine.cleanup(nowSeconds))
+      cleanup: (nowSeconds) => request("cleanup", undefined, () => engine.cleanup(nowSeconds)),
+      ...(hints && { hints })
     }
   }
 }
@@ -169,7 +170,8 @@ export const backend = (
       deleteIfVersion: (key, expected) => request("deleteIfVersion", key, () => backend.deleteIfVersion(key, expected)),
       commit: (...args) => request("commit", undefined, () => backend.commit(...args)),
       listByPrefix: (...args) => request("listByPrefix", undefined, () => backend.listByPrefix(...args)),
-      cleanupExpired: request("cleanupExpired", undefined, () => backend.cleanupExpired)
+      cleanupExpired: request("cleanupExpired", undefined, () => backend.cleanupExpired),
+      hints: backend.hints
     }
   }
 }

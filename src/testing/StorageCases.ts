@@ -20,6 +20,7 @@ import { expiry } from "./contract/expiry.ts"
 import { expiryDates } from "./contract/expiryDates.ts"
 import { interruption } from "./contract/interruption.ts"
 import { keys } from "./contract/keys.ts"
+import { fencedLeases, leases } from "./contract/leases.ts"
 import { lostAnswers } from "./contract/lostAnswers.ts"
 import { lostCommits } from "./contract/lostCommits.ts"
 import { many } from "./contract/many.ts"
@@ -30,6 +31,7 @@ import { races } from "./contract/races.ts"
 import { stores } from "./contract/stores.ts"
 import { transactions } from "./contract/transactions.ts"
 import { versions } from "./contract/versions.ts"
+import { watchedCommits, watches } from "./contract/watches.ts"
 import type { Draft, Setting } from "./internal/drafts.ts"
 import { twoBuilds } from "./internal/support.ts"
 
@@ -49,6 +51,8 @@ const contents: ReadonlyArray<ReadonlyArray<Draft>> = [
   many, // 4, 7 and 9
   stores, // 2 and 4
   interruption, // 10
+  watches, // 12
+  leases, // 2 and 3
   model // 1, 2, 4, 5 and 6 together
 ]
 
@@ -57,6 +61,8 @@ const contentsWithCommits: ReadonlyArray<ReadonlyArray<Draft>> = [
   commits, // 11, and 1, 4, 8 and 10
   lostCommits, // 3
   transactions, // 11
+  watchedCommits, // 12
+  fencedLeases, // 2 and 11
   modelWithCommits // 1 to 6, and 11
 ]
 

@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Clock, Context, DateTime, Effect, Layer, Logger, Queue, Schedule } from "effect"
+import { Clock, Context, DateTime, Effect, Layer, Logger, Option, Queue, Schedule, Schema, Stream } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import { TestClock } from "effect/testing"
 import { createClient } from "redis"
@@ -12,6 +12,7 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as StoragePrefix from "../../src/StoragePrefix.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
 import * as TaskContract from "../../src/testing/TaskContract.ts"
+import * as VersionedStore from "../../src/VersionedStore.ts"
 import type { Fate } from "../support/ambiguity.ts"
 import { newKeyPrefix, plant } from "../support/redis.ts"
 import { addReplica, startCluster } from "../support/redisCluster.ts"
@@ -95,6 +96,40 @@ describe.skipIf(!inject("hasRedisServer"))("Redis Cluster of three masters", () 
         assert.strictEqual(yield* backend.cleanupExpired, 30)
         assert.strictEqual(yield* backend.cleanupExpired, 0)
       }).pipe(Effect.provide(layerKeys(newKeyPrefix())), Effect.provide(StorageContract.layerClock))
+    )
+
+    it.effect(
+      "tells watchers at once what another client changes, by the channels of shards, for owners on all nodes",
+      () =>
+        Effect.gen(function* () {
+          const keyPrefix = newKeyPrefix()
+          const build = Effect.map(Layer.build(Layer.fresh(layerKeys(keyPrefix))), (context) =>
+            Effect.provide(VersionedStore.make({ idPrefix: "", schema: Schema.Int }), context)
+          )
+          const [watched, other] = [yield* yield* build, yield* yield* build]
+          const events = yield* Queue.unbounded<readonly [owner: string, value: number]>()
+          const owners = Array.from({ length: 20 }, (_, i) => `owner ${i}`)
+          for (const owner of owners) {
+            yield* watched.watch({ owner, id: "a" }, { schedule: Schedule.spaced("1 hour") }).pipe(
+              Stream.runForEach(
+                Option.match({
+                  onNone: () => Queue.offer(events, [owner, 0]),
+                  onSome: ({ value }) => Queue.offer(events, [owner, value])
+                })
+              ),
+              Effect.forkScoped
+            )
+          }
+          for (const _ of owners) assert.strictEqual((yield* Queue.take(events))[1], 0)
+          for (const round of [1, 2]) {
+            for (const owner of owners) {
+              yield* other.set({ owner, id: "a" }, round)
+              assert.deepStrictEqual(yield* Queue.take(events), [owner, round])
+            }
+          }
+          const stats = (yield* askMasters("INFO", "commandstats")).map(String)
+          for (const stat of stats) assert.match(stat, /cmdstat_spublish/)
+        }).pipe(Effect.scoped)
     )
 
     it.effect("passes messages on, and reserves a connection, as Effect's service does", () =>

@@ -1,8 +1,10 @@
-import { execFile } from "node:child_process"
+import { execFile, spawn } from "node:child_process"
 import { join } from "node:path"
+import { createInterface } from "node:readline"
 import { promisify } from "node:util"
-import { Effect } from "effect"
+import { Effect, Queue } from "effect"
 import type { Work } from "./incrementer.ts"
+import type { Watch } from "./watcher.ts"
 
 const run = promisify(execFile)
 
@@ -16,3 +18,20 @@ export const increment = (processes: number, work: Work) =>
       ),
     { concurrency: "unbounded" }
   )
+
+/** Starts a process that watches a record. Gives what it emits: when, and the value or none. */
+export const watch = Effect.fnUntraced(function* (watch: Watch) {
+  const events = yield* Queue.unbounded<{ readonly millis: number; readonly value: string }>()
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const path = join(import.meta.dirname, "watcher.ts")
+      return spawn("node", [path, JSON.stringify(watch)], { stdio: ["pipe", "pipe", "inherit"] })
+    }),
+    (child) => Effect.sync(() => child.stdin.end())
+  )
+  createInterface({ input: child.stdout }).on("line", (line) => {
+    const [millis, value = ""] = line.split(" ")
+    Queue.offerUnsafe(events, { millis: Number(millis), value })
+  })
+  return { next: Queue.take(events), value: Effect.map(Queue.take(events), ({ value }) => value) }
+})

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Schedule } from "effect"
+import { Effect, Fiber, Layer, Logger, Schedule, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InMemory from "../../src/engine/InMemory.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
@@ -187,6 +187,42 @@ describe("who waits for a task", () => {
         yield* Fiber.interrupt(fiber)
       }
     }).pipe(Effect.provide(layer))
+  )
+})
+
+describe("who watches a task", () => {
+  it.effect("fails with TaskExpired in the moment of its expiry, without a hint or the schedule", () =>
+    Effect.gen(function* () {
+      const tasks = yield* openWith(() => ({ hints: () => Stream.never }))
+      const { task } = yield* tasks.create({ ownerId, requestMethod, ttl: "90 seconds" })
+      const key = { ownerId, taskId: task.taskId }
+      const waiting = Effect.flip(tasks.awaitTerminal(key, { schedule: Schedule.spaced("1 day") }))
+      const fiber = yield* Effect.forkChild(waiting, { startImmediately: true })
+      yield* TestClock.adjust(89_999)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.strictEqual((yield* Fiber.join(fiber))._tag, "TaskExpired")
+    }).pipe(Effect.provide(layer))
+  )
+
+  it.effect("waits while the backend can't be reached, and fails if another client removes the task", () =>
+    Effect.gen(function* () {
+      let isDown = true
+      const down = StorageError.makeBackend({ reason: "Unavailable", outcome: "not-applied", description: "down" })
+      const working = yield* TaskStore.TaskStore
+      const key = yield* start(working)
+      const tasks = yield* openWith((backend) => ({
+        get: (key) => Effect.suspend(() => (isDown ? Effect.fail(down) : backend.get(key)))
+      }))
+      const fiber = yield* Effect.forkChild(Effect.flip(tasks.awaitTerminal(key)), { startImmediately: true })
+      yield* TestClock.adjust("1 minute")
+      assert.isUndefined(fiber.pollUnsafe())
+      isDown = false
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* working.remove(key)
+      assert.strictEqual((yield* Fiber.join(fiber))._tag, "TaskNotFound")
+    }).pipe(Effect.provide(Layer.provideMerge(layer, Logger.layer([]))))
   )
 })
 

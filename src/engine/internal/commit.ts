@@ -14,6 +14,7 @@ import * as Contract from "../../StorageBackend.ts"
 import * as StorageError from "../../StorageError.ts"
 import * as StorageKey from "../../StorageKey.ts"
 import { type Attempts, failure, isSuccess, type Recovery } from "./attempts.ts"
+import type { Hub } from "./hints.ts"
 import { type Instant, makeInstant } from "./instant.ts"
 import {
   type Commit,
@@ -43,15 +44,16 @@ export interface CommitOptions {
   readonly nextWriteId: () => string
   /** The operations that a commit of one step is. */
   readonly single: Pick<Service, "putIfVersion" | "deleteIfVersion">
+  readonly hub: Hub
 }
 
 export const makeCommit = (
   engine: LocalEngine,
   attempts: Attempts,
-  { maxDataBytes, nextWriteId, single }: CommitOptions
+  { hub, maxDataBytes, nextWriteId, single }: CommitOptions
 ): Service["commit"] => {
   const alone = makeAlone(engine, attempts, single)
-  const land = makeLand(engine, attempts)
+  const land = makeLand(engine, attempts, hub)
   return (owner, steps) =>
     Effect.withFiber((fiber): CommitEffect => {
       const checked = decode(owner, steps, maxDataBytes)
@@ -189,7 +191,8 @@ const maxRounds = 3
 
 const makeLand = (
   { commit: send, read: readOne, remembersCommits = false }: LocalEngine,
-  { read, write }: Attempts
+  { read, write }: Attempts,
+  hub: Hub
 ) => {
   /** Reads a record that the commit writes, and looks for the commit's write id. */
   const lookFor = ({ steps, writeId }: Commit): Recovery<Answer> => {
@@ -222,19 +225,24 @@ const makeLand = (
         : land(resent, call, round + 1)
     }
     const first = send(commit, now)
-    if (isSuccess(first)) return settle(first.value, undefined)
+    const changed = steps.flatMap(({ _tag, key }) => (_tag === "Check" ? [] : key))
+    if (isSuccess(first)) {
+      if (first.value._tag === "Committed") changed.forEach(hub.tell)
+      return settle(first.value, undefined)
+    }
     const canSendAgain = steps.some(undoesItself) || isReadOnly(steps)
     const recovery: Recovery<Answer> =
       canSendAgain || remembersCommits
         ? { _tag: "SendAgain", isSafe: () => canSendAgain || isRemembered() }
         : lookFor(commit)
-    return write<Answer, ReadonlyArray<Contract.VersionedRecord | undefined>, Effect.Error<CommitEffect>>(
+    const landed = write<Answer, ReadonlyArray<Contract.VersionedRecord | undefined>, Effect.Error<CommitEffect>>(
       "commit",
       first,
       () => send(commit, now),
       recovery,
       settle
     )
+    return hub.tellAfter(landed, changed)
   }
 }
 

@@ -1,5 +1,6 @@
 /** What an engine supplies, and what it is asked and answers. `Engine.ts` exports what is public here. */
 import type * as Effect from "effect/Effect"
+import type * as Stream from "effect/Stream"
 import type { Order } from "../../StorageBackend.ts"
 import type * as StorageError from "../../StorageError.ts"
 import type * as StorageKey from "../../StorageKey.ts"
@@ -286,6 +287,15 @@ export interface Engine {
 
   /** Removes expired records, and returns how many. */
   readonly cleanup: (nowSeconds: number) => Effect.Effect<number, StorageError.Backend>
+
+  /**
+   * Says which of an owner's records other clients may have changed: the record's id, or undefined if it may be any of
+   * them. It runs only while someone watches a record of the owner, once for all who do. It gives undefined as soon as
+   * it hears of changes, and again after each gap, such as a lost connection. It never fails, and retries by itself.
+   *
+   * Without this function, a watcher sees what other clients change at its next look.
+   */
+  readonly hints?: (owner: string) => Stream.Stream<string | undefined>
 }
 
 /**

@@ -5,6 +5,7 @@ import type { CompareAndSetOptions, StorageBackend, VersionedRecord } from "../.
 import type * as StorageError from "../../StorageError.ts"
 import type * as StorageKey from "../../StorageKey.ts"
 import { type Attempts, failure, isSuccess, type Recovery } from "./attempts.ts"
+import type { Hub } from "./hints.ts"
 import { type Instant, makeInstant } from "./instant.ts"
 import {
   type Expectation,
@@ -38,11 +39,16 @@ interface Request {
   readonly now: Instant
 }
 
+interface Options {
+  readonly maxDataBytes: number
+  readonly nextWriteId: () => string
+  readonly hub: Hub
+}
+
 export const makeWrites = (
   engine: LocalEngine,
   { read, write }: Attempts,
-  maxDataBytes: number,
-  nextWriteId: () => string
+  { hub, maxDataBytes, nextWriteId }: Options
 ): Pick<Service, "put" | "putIfVersion"> => {
   const makeWrite = (data: string, options: CompareAndSetOptions | undefined): Write => ({
     data,
@@ -65,14 +71,18 @@ export const makeWrites = (
 
   const run = <E>(request: Request, toRefusal: ToRefusal<E>) => {
     const first = send(request)
-    if (isSuccess(first)) return settleWrite(request, toRefusal, first.value, undefined)
-    return write(
+    if (isSuccess(first)) {
+      if (first.value._tag === "Written") hub.tell(request.key)
+      return settleWrite(request, toRefusal, first.value, undefined)
+    }
+    const written = write(
       request.operation,
       first,
       () => send(request),
       request.expectation?._tag === "Write" ? { _tag: "SendAgain" } : lookFor(request.key),
       (answer, ambiguity) => settleWrite(request, toRefusal, answer, ambiguity)
     )
+    return hub.tellAfter(written, [request.key])
   }
 
   return {
@@ -99,15 +109,20 @@ export const makeWrites = (
 
 export const makeRemovals = (
   engine: LocalEngine,
-  { write }: Attempts
+  { write }: Attempts,
+  hub: Hub
 ): Pick<Service, "delete" | "deleteIfVersion"> => ({
   delete: (key) =>
     Effect.withFiber((fiber) => {
       const now = makeInstant(fiber)
       const remove = () => engine.remove(key, undefined, now)
       const first = remove()
-      if (isSuccess(first)) return Effect.succeed(first.value._tag === "Removed")
-      return write("delete", first, remove, undefined, (answer) => Effect.succeed(answer._tag === "Removed"))
+      if (isSuccess(first)) {
+        if (first.value._tag === "Removed") hub.tell(key)
+        return Effect.succeed(first.value._tag === "Removed")
+      }
+      const removed = write("delete", first, remove, undefined, (answer) => Effect.succeed(answer._tag === "Removed"))
+      return hub.tellAfter(removed, [key])
     }),
 
   deleteIfVersion: (key, expected) =>
@@ -118,14 +133,18 @@ export const makeRemovals = (
       const now = makeInstant(fiber)
       const remove = () => engine.remove(key, expectation, now)
       const first = remove()
-      if (isSuccess(first)) return settleRemoval(key, expectation, now, first.value, undefined)
-      return write(
+      if (isSuccess(first)) {
+        if (first.value._tag === "Removed") hub.tell(key)
+        return settleRemoval(key, expectation, now, first.value, undefined)
+      }
+      const removed = write(
         "deleteIfVersion",
         first,
         remove,
         expectation._tag === "Write" ? { _tag: "SendAgain" } : undefined,
         (answer, ambiguity) => settleRemoval(key, expectation, now, answer, ambiguity)
       )
+      return hub.tellAfter(removed, [key])
     })
 })
 

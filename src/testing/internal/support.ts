@@ -114,6 +114,12 @@ export const increment = (backend: StorageBackend["Service"], key: StorageKey.St
   return Effect.flatMap(backend.get(key), on)
 }
 
+/** How many milliseconds a case waits for what must come. If it is missed, it never comes. */
+export const PatienceMillis: Context.Reference<number> = Context.Reference(
+  "effect-versioned-store/testing/PatienceMillis",
+  { defaultValue: () => 10_000 }
+)
+
 /** Two clients of the engine, or two stores, by separate builds of the Layer. */
 export const twoBuilds = <R, RIn>(layer: Layer.Layer<R | StorageBackend, unknown, RIn>) =>
   Effect.map(

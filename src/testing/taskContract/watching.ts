@@ -1,12 +1,15 @@
 /** Waiting for a task, and watching it. */
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
+import type * as Task from "../../task/Task.ts"
 import * as assert from "../internal/assert.ts"
-import { failsWith } from "../internal/support.ts"
-import { type Case, example, newTask } from "../internal/taskDrafts.ts"
+import { failsWith, PatienceMillis } from "../internal/support.ts"
+import { type Case, example, newTask, type TaskErrors } from "../internal/taskDrafts.ts"
 
 export const watching: ReadonlyArray<Case> = [
   example(
@@ -46,6 +49,29 @@ export const watching: ReadonlyArray<Case> = [
         ["working", "input_required", "working", "failed"]
       )
       assert.strictEqual(looks, 4)
+    })
+  ),
+
+  example(
+    "who waits for a task sees its end at once if the same backend makes it, whatever the schedule",
+    Effect.fnUntraced(function* (tasks) {
+      const { key } = yield* newTask(tasks)
+      const onHintsAlone = { schedule: Schedule.spaced("1 hour") }
+      const seen = yield* Queue.unbounded<Task.Status, TaskErrors | Cause.Done>()
+      yield* tasks.changes(key, onHintsAlone).pipe(
+        Stream.map(({ task }) => task.status),
+        Stream.runIntoQueue(seen),
+        Effect.forkChild({ startImmediately: true })
+      )
+      const waiting = yield* Effect.forkChild(tasks.awaitTerminal(key, onHintsAlone), { startImmediately: true })
+      yield* Effect.gen(function* () {
+        assert.strictEqual(yield* Queue.take(seen), "working")
+        yield* tasks.recordInputRequests(key, { name: 1 })
+        assert.strictEqual(yield* Queue.take(seen), "input_required")
+        yield* tasks.cancel(key)
+        assert.strictEqual(yield* Queue.take(seen), "cancelled")
+        assert.strictEqual((yield* Fiber.join(waiting)).task.status, "cancelled")
+      }).pipe(Effect.timeout(yield* PatienceMillis))
     })
   ),
 

@@ -20,6 +20,7 @@ export const keysOf = (keyPrefix: string, owner: string) => {
   const base = `${keyPrefix}:{${tagOf(owner)}}`
   return {
     record: `${base}:record:`,
+    /** Also the name of the channel of changes, so that the scripts need no argument for it. */
     index: `${base}:index`,
     expiry: `${base}:expiry`,
     /** The marker of a commit, followed by its token. */

@@ -19,13 +19,12 @@ import { isSlotMoving } from "./failure.ts"
 import { expiryPattern, fields, keysOf, parse } from "./layout.ts"
 import {
   cleanupScript,
-  commitScript,
   forgetScript,
   listScript,
+  makeChangeScripts,
+  type Publish,
   readManyScript,
-  removeScript,
-  type Script,
-  writeScript
+  type Script
 } from "./scripts.ts"
 import { asRead, type Commands } from "./send.ts"
 
@@ -47,7 +46,8 @@ const argsOf = (expectation: Expectation): ExpectationArgs => {
 
 type Address = Pick<StorageKey, "id" | "owner">
 
-export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
+export const makeEngine = (commands: Commands, keyPrefix: string, publish: Publish): Engine => {
+  const scripts = makeChangeScripts(publish)
   const asReads = <A>(command: Effect.Effect<A, Backend>) => Effect.mapError(command, (error) => asRead(error))
 
   const evalRecord = <Reply>(
@@ -70,7 +70,7 @@ export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
         ? ["", ""]
         : [expiresAtSeconds, Math.max(1, expiresAtSeconds - nowSeconds + clockSlackSeconds)]
     return Effect.flatMap(
-      evalRecord(writeScript, key, [nowSeconds, ...expectation, data, writeId, ...expiry, increment]),
+      evalRecord(scripts.write, key, [nowSeconds, ...expectation, data, writeId, ...expiry, increment]),
       (reply): Effect.Effect<Written | Refused, Backend> =>
         reply.length === 1 ? Effect.succeed({ _tag: "Written", version: Number(reply[0]) }) : refusedBy(key, reply)
     )
@@ -123,14 +123,16 @@ export const makeEngine = (commands: Commands, keyPrefix: string): Engine => {
 
     swap: (key, newWrite, expectation, nowSeconds) => write(key, newWrite, argsOf(expectation), nowSeconds),
 
-    remove: (key, expectation, nowSeconds) =>
-      Effect.flatMap(
-        evalRecord(removeScript, key, [nowSeconds, ...(expectation ? argsOf(expectation) : ["live", 0, ""])]),
+    remove: (key, expectation, nowSeconds) => {
+      const expected = expectation ? argsOf(expectation) : ["live", 0, ""]
+      return Effect.flatMap(
+        evalRecord(scripts.remove, key, [nowSeconds, ...expected]),
         (reply): Effect.Effect<Removed | Refused, Backend> =>
           reply.length === 1 ? Effect.succeed({ _tag: "Removed" }) : refusedBy(key, reply)
-      ),
+      )
+    },
 
-    commit: makeCommit(commands, keyPrefix),
+    commit: makeCommit(commands, keyPrefix, scripts.commit),
     remembersCommits: true,
 
     list: Effect.fnUntraced(function* ({ idPrefix, owner }, { after = "", limit, order }, nowSeconds) {
@@ -183,7 +185,7 @@ const parseIfAny = (owner: string, id: string, values: ReadonlyArray<string | nu
 }
 
 const makeCommit =
-  (commands: Commands, keyPrefix: string): NonNullable<Engine["commit"]> =>
+  (commands: Commands, keyPrefix: string, commitScript: Script<ReadonlyArray<string>>): NonNullable<Engine["commit"]> =>
   ({ steps, token, writeId }, nowSeconds) => {
     const owner = steps[0]?.key.owner ?? ""
     const { commit, expiry, index, record } = keysOf(keyPrefix, owner)
