@@ -26,6 +26,7 @@ import { defaultMaxDataBytes, defaultRetrySchedule, StorageBackend } from "../St
 import type { Backend } from "../StorageError.ts"
 import { isWorthRepeating } from "./internal/failure.ts"
 import { failureOf } from "./internal/postgres/failure.ts"
+import { channelOf, makeHints } from "./internal/postgres/hints.ts"
 import { layoutOf, problemOfNames, type TableOptions } from "./internal/postgres/layout.ts"
 import { makeEngine } from "./internal/postgres/requests.ts"
 import { asRead, makeSend } from "./internal/postgres/send.ts"
@@ -56,6 +57,13 @@ export interface Options extends TableOptions {
    * it, or if PostgreSQL is read-only; false by default. It takes one statement, which changes nothing.
    */
   readonly verify?: boolean | undefined
+  /**
+   * Whether each write notifies the watches of other processes (PostgreSQL's `NOTIFY`), and whether watches here listen
+   * to that, on one connection of the pool; false by default. PostgreSQL commits transactions that notify one after
+   * another, so writes cost more, also if nobody watches. Without it, watches see what other processes change when they
+   * next read.
+   */
+  readonly hints?: boolean | undefined
 }
 
 /** OpenTelemetry's name of the engine. */
@@ -65,6 +73,7 @@ const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<StorageBackend["Service"], Backend, PgClient.PgClient> {
   const {
+    hints = false,
     maxDataBytes = defaultMaxDataBytes,
     requestTimeout = "5 seconds",
     retrySchedule = defaultRetrySchedule,
@@ -72,18 +81,21 @@ const make = Effect.fnUntraced(function* (
   } = options
   checkSchedule("retrySchedule", retrySchedule)
   checkBoolean("verify", verify)
+  checkBoolean("hints", hints)
   checkLimit("maxDataBytes", maxDataBytes)
   const layout = layoutOf(options)
   const problem = problemOfNames(options)
   if (problem !== undefined) return yield* problem
-  const send = makeSend(yield* PgClient.PgClient, layout, requestTimeout)
+  const sql = yield* PgClient.PgClient
+  const send = makeSend(sql, layout, requestTimeout)
   if (verify) {
     yield* verifyTable(send, layout).pipe(
       Effect.mapError((error) => asRead(error, "open")),
       Effect.retry({ schedule: retrySchedule, while: isWorthRepeating })
     )
   }
-  return Engine.make(makeEngine(send, layout), {
+  const engine = makeEngine(send, layout, hints ? channelOf(layout) : undefined)
+  return Engine.make(hints ? { ...engine, hints: makeHints(sql, layout) } : engine, {
     maxDataBytes,
     retrySchedule,
     telemetry: { system, collection: layout.name }

@@ -116,8 +116,8 @@ export const postgresProxy = Effect.fnUntraced(function* (target: string, fateOf
           messages(false, (type, message) => {
             if (lost) return
             answer.push(message)
-            // A login has answers before the first ReadyForQuery.
-            if (type !== "Z" && type !== "R") return
+            // A login has answers before the first ReadyForQuery, and a notification comes at any time.
+            if (type !== "Z" && type !== "R" && type !== "A") return
             const whole = Buffer.concat(answer)
             answer = []
             if (fate === "pass") return void client.write(whole)

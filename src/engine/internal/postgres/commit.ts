@@ -56,7 +56,11 @@ export const makeCommit =
       // A statement of its own, since it must see what others have committed while the first one waited for them.
       const rows = there.length === 0 ? [] : yield* run(statements.read, [owner, there])
       const answer = yield* answerOf(commit, rows, nowSeconds)
-      if (answer._tag === "Committed") yield* apply(run, inserted)
+      if (answer._tag === "Committed") {
+        yield* apply(run, inserted)
+        const changed = steps.flatMap(({ _tag, key }) => (_tag === "Check" ? [] : [bytesOf(key.id)]))
+        if (statements.notify !== undefined) yield* run(statements.notify, [owner, changed])
+      }
       return answer
     })
     return send.transaction(body, ({ _tag }) => _tag === "Committed")

@@ -31,8 +31,9 @@ const parametersOfExpected = (expectation: Present, nowSeconds: number) => {
   }
 }
 
-export const makeEngine = (send: Send, layout: Layout): Engine => {
-  const statements = statementsOf(layout)
+/** If a channel is given, each write notifies those who listen on it. */
+export const makeEngine = (send: Send, layout: Layout, channel?: string): Engine => {
+  const statements = statementsOf(layout, channel)
   const read = (text: string, parameters: ReadonlyArray<unknown>) =>
     Effect.mapError(send.run(text, parameters), (error) => asRead(error))
 

@@ -38,18 +38,18 @@ const expected = (alias: string, kind: Kind, first: number): string => {
 }
 
 /** A write to one record with a condition on it, and the record if the write was refused. */
-const conditional = (table: string, write: string, condition: (alias: string) => string): string => `
+const conditional = (table: string, made: string, write: string, condition: (alias: string) => string): string => `
   WITH before AS MATERIALIZED (SELECT ${columns} FROM ${table} r WHERE ${whereKey}),
   written AS (${write} RETURNING r.version),
   now AS MATERIALIZED (
     SELECT ${columns} FROM ${table} r WHERE ${whereKey} AND NOT EXISTS (SELECT FROM written)
       AND EXISTS (SELECT FROM before b WHERE ${condition("b")}) FOR UPDATE
   )
-  SELECT true, version, ${noColumns} FROM written
+  SELECT ${made}, version, ${noColumns} FROM written
   UNION ALL SELECT false, now.* FROM now
   UNION ALL SELECT false, b.* FROM before b WHERE NOT EXISTS (SELECT FROM written) AND (${condition("b")}) IS NOT TRUE`
 
-const put = (table: string): string => `
+const put = (table: string, made: string): string => `
   WITH written AS (
     INSERT INTO ${table} AS r (owner, id, version, data, write_id, expires_at)
     VALUES ($1::bytea, $2::bytea, $3::bigint, $4::bytea, $5::text, $6::bigint)
@@ -57,14 +57,14 @@ const put = (table: string): string => `
       write_id = excluded.write_id, expires_at = excluded.expires_at
     WHERE r.version <= ${maxVersion} - excluded.version RETURNING r.version
   )
-  SELECT true, version, ${noColumns} FROM written
+  SELECT ${made}, version, ${noColumns} FROM written
   UNION ALL SELECT false, ${columns} FROM ${table} r WHERE ${whereKey} AND NOT EXISTS (SELECT FROM written)`
 
 /**
  * Writes where there is no live record. A live record from before the statement refuses it without a lock. One that has
  * come since can't be read by a statement that began before, so it is written as it is, which returns it.
  */
-const create = (table: string): string => {
+const create = (table: string, made: string): string => {
   const isReplaced = `r.expires_at <= $7::bigint AND r.version <= ${maxVersion} - excluded.version`
   const set = (column: string, value = `excluded.${column}`) =>
     `${column} = CASE WHEN ${isReplaced} THEN ${value} ELSE r.${column} END`
@@ -78,7 +78,7 @@ const create = (table: string): string => {
       ${set("write_id")}, ${set("expires_at")}
     RETURNING ${columns}
   )
-  SELECT r.write_id IS NOT DISTINCT FROM $5::text, ${columns} FROM written r
+  SELECT CASE WHEN r.write_id IS NOT DISTINCT FROM $5::text THEN ${made} ELSE false END, ${columns} FROM written r
   UNION ALL SELECT false, b.* FROM before b WHERE NOT EXISTS (SELECT FROM written)`
 }
 
@@ -104,25 +104,36 @@ const cleanup = (table: string): string => `
   )
   SELECT count(*) FROM removed`
 
-export const statementsOf = ({ table }: Layout) => {
+/**
+ * Notifies those who listen that the record of an owner and an id has changed, once the transaction is committed. The
+ * owner is hashed, so that a payload, which may have 8,000 bytes, is short enough. It is true, since it is part of what
+ * a write answers.
+ */
+const notify = (channel: string, owner: string, id: string): string =>
+  `pg_notify('${channel}', encode(sha256(${owner}::bytea), 'hex') || encode(${id}::bytea, 'hex')) IS NOT NULL`
+
+/** The statements for a table. If a channel is given, each write notifies those who listen on it. */
+export const statementsOf = ({ table }: Layout, channel?: string) => {
+  const made = channel === undefined ? "true" : notify(channel, "$1", "$2")
   const hasRoom = `r.version <= ${maxVersion} - $3::bigint`
   const update = (kind: Kind) =>
     conditional(
       table,
+      made,
       `UPDATE ${table} r SET version = r.version + $3::bigint, data = $4::bytea, write_id = $5::text,
         expires_at = $6::bigint WHERE ${whereKey} AND ${expected("r", kind, 7)} AND ${hasRoom}`,
       (alias) => expected(alias, kind, 7)
     )
   const remove = (kind: Kind) =>
-    conditional(table, `DELETE FROM ${table} r WHERE ${whereKey} AND ${expected("r", kind, 3)}`, (alias) =>
+    conditional(table, made, `DELETE FROM ${table} r WHERE ${whereKey} AND ${expected("r", kind, 3)}`, (alias) =>
       expected(alias, kind, 3)
     )
   return {
     read: `SELECT ${columns} FROM ${table} r WHERE ${whereKey}`,
     readMany: `SELECT k.position, ${columns} FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY k (owner, id, position)
       JOIN ${table} r ON r.owner = k.owner AND r.id = k.id`,
-    put: put(table),
-    create: create(table),
+    put: put(table, made),
+    create: create(table, made),
     update: { Version: update("Version"), Write: update("Write"), Data: update("Data") },
     remove: { Live: remove("Live"), Version: remove("Version"), Write: remove("Write"), Data: remove("Data") },
     list: { ascending: list(table, "ASC"), descending: list(table, "DESC") },
@@ -136,6 +147,8 @@ export const statementsOf = ({ table }: Layout) => {
         SELECT $1::bytea, k.id, 1, k.data, $2::text, k.expires_at
         FROM unnest($3::bytea[], $4::bytea[], $5::bigint[]) k (id, data, expires_at) ORDER BY k.id
         ON CONFLICT (owner, id) DO UPDATE SET version = r.version WHERE false RETURNING r.id`,
+      notify:
+        channel === undefined ? undefined : `SELECT ${notify(channel, "$1", "k.id")} FROM unnest($2::bytea[]) k (id)`,
       read: `SELECT r.id, ${columns} FROM ${table} r WHERE r.owner = $1::bytea AND r.id = ANY($2::bytea[])`,
       apply: `WITH updated AS (
           UPDATE ${table} r SET version = k.version, data = k.data, write_id = $2::text, expires_at = k.expires_at
