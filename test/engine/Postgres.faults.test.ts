@@ -2,6 +2,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
 import * as Postgres from "../../src/engine/Postgres.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
+import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { ambiguityCases, assertUnknown, type Fate, first, newKey } from "../support/ambiguity.ts"
 import { clientOf, layerTable, newTable, url } from "../support/postgres.ts"
@@ -145,6 +146,23 @@ describe.skipIf(url === undefined)("Postgres, if answers are lost,", () => {
         assert.isTrue(error._tag === "Backend" && error.reason._tag === "Timeout")
         assert.include(error.message, "whether the pool is large enough")
         yield* Fiber.join(slow)
+      })
+    )
+
+    it.effect("what is asked after the Layer has closed fails and says why", () =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const { backend } = yield* Scope.provide(
+          through(() => "pass"),
+          scope
+        )
+        yield* backend.put(newKey(), "data")
+        yield* Scope.close(scope, Exit.void)
+        for (const operation of [Effect.asVoid(backend.get(newKey())), Effect.asVoid(backend.put(newKey(), "data"))]) {
+          const error = yield* Effect.flip<void, { readonly _tag: string; readonly message: string }, never>(operation)
+          assert.isTrue(error._tag === "Backend" && (error as Backend).outcome === "not-applied")
+          assert.include(error.message, "The pool was closed with the scope of its PgClient")
+        }
       })
     )
 

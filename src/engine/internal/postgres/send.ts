@@ -1,5 +1,6 @@
 /** Sends statements to PostgreSQL, each up to a time-out. */
 import type { PgClient } from "@effect/sql-pg"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,6 +11,7 @@ import type { Connection } from "effect/sql/SqlConnection"
 import { SqlError } from "effect/sql/SqlError"
 import { toMillis } from "../../../internal/time.ts"
 import { type Backend, makeBackend } from "../../../StorageError.ts"
+import { misconfigured } from "../failure.ts"
 import { startTimer } from "../timer.ts"
 import { failureOf } from "./failure.ts"
 import type { Layout, Row } from "./layout.ts"
@@ -49,6 +51,8 @@ export const makeSend = (sql: PgClient.PgClient, { name }: Layout, requestTimeou
       "connection of the pool. See what locks the record in pg_locks, and whether the pool is large enough"
     return makeBackend({ reason: "Timeout", outcome, description })
   }
+  const closed = () =>
+    misconfigured("The pool was closed with the scope of its PgClient: use the backend within that scope")
   const toBackend = (error: SqlError | Backend): Backend => (error instanceof SqlError ? failureOf(error, name) : error)
 
   /**
@@ -68,7 +72,9 @@ export const makeSend = (sql: PgClient.PgClient, { name }: Layout, requestTimeou
       })
       fiber.addObserver((exit) => {
         clearTimer()
-        resume(Exit.mapError(exit, toBackend))
+        // A closed pool interrupts whoever asks it for a connection.
+        const isClosed = Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+        resume(isClosed ? Effect.fail(closed()) : Exit.mapError(exit, toBackend))
       })
       return Effect.suspend(() => {
         clearTimer()
