@@ -269,6 +269,58 @@ describe.skipIf(url === undefined)("Postgres", () => {
       })
     )
 
+    it.effect(
+      "a commit that is given up at any moment leaves no transaction open, and is not applied if it says so",
+      () =>
+        Effect.gen(function* () {
+          const direct = yield* StorageBackend
+          const applicationName = newTable()
+          const client = yield* Layer.build(clientOf(url ?? "", { applicationName }))
+          const { owner } = newKey()
+          const outcomes = new Map<number, string>()
+          const commit = (i: number) =>
+            Effect.gen(function* () {
+              const requestTimeout = `${1 + (i % 6)} millis` as const
+              const options = { tableName, requestTimeout, retrySchedule: Schedule.recurs(0) }
+              const backend = yield* Effect.provide(StorageBackend, yield* Layer.build(Postgres.layer(options)))
+              const steps = ["a", "b"].map((id) => ({
+                _tag: "Write" as const,
+                id: `${i}/${id}`,
+                data: "x",
+                expected: 0
+              }))
+              const result = yield* Effect.result(backend.commit(owner, steps))
+              const failure = result._tag === "Failure" ? result.failure : undefined
+              outcomes.set(i, failure === undefined ? "made" : failure._tag === "Backend" ? failure.outcome : "?")
+            }).pipe(Effect.provide(client))
+          yield* Effect.forEach(
+            Array.from({ length: 300 }, (_, i) => i),
+            commit,
+            { concurrency: 8 }
+          )
+          const open = Effect.map(
+            send("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND state <> 'idle'", [
+              applicationName
+            ]),
+            ([row]) => Number(row?.[0])
+          )
+          yield* Effect.repeat(open, { until: (count) => count === 0, schedule: Schedule.spaced("10 millis") })
+          for (const [i, outcome] of outcomes) {
+            const found = yield* direct.getMany(["a", "b"].map((id) => makeUnsafe({ owner, id: `${i}/${id}` })))
+            const count = found.filter((record) => record !== undefined).length
+            assert.include(outcome === "made" ? [2] : outcome === "not-applied" ? [0] : [0, 2], count, outcome)
+          }
+          const counts = Object.groupBy(outcomes.values(), (outcome) => outcome)
+          console.log(
+            "commits given up:",
+            Object.entries(counts)
+              .map(([name, all]) => `${name} ${all?.length}`)
+              .join(", ")
+          )
+          assert.isAbove(counts["not-applied"]?.length ?? 0, 0)
+        })
+    )
+
     it.effect("is not part of a caller's transaction, and stays if that is rolled back", () =>
       Effect.gen(function* () {
         const sql = yield* PgClient.PgClient

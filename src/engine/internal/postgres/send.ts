@@ -117,7 +117,11 @@ const transactionOn = <A>(
       Effect.flatMap((answer) => {
         if (!isCommitted(answer)) return Effect.as(rollback, answer)
         onCommit()
-        return Effect.as(restore(control("COMMIT")), answer)
+        // If COMMIT was not sent, for the time was up just before it, the connection must not keep the transaction open.
+        return Effect.as(
+          Effect.onError(restore(control("COMMIT")), () => rollback),
+          answer
+        )
       })
     )
   )
