@@ -192,6 +192,19 @@ describe.skipIf(url === undefined)("Postgres fails", () => {
         const error = yield* Effect.flip(backend.put(newKey(), "secret"))
         assertHides(error, "secret")
         assertFailure(error, ["Corrupt", "not-applied", /does not keep the table's own constraints/])
+
+        const watched = newTable()
+        yield* Postgres.createTable({ tableName: watched })
+        yield* send(`CREATE FUNCTION "${watched}"() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN RAISE EXCEPTION '%', convert_from(NEW.data, 'UTF8'); END $$`)
+        yield* send(`CREATE TRIGGER t BEFORE INSERT ON "${watched}" FOR EACH ROW EXECUTE FUNCTION "${watched}"()`)
+        const refusing = yield* Effect.provide(
+          StorageBackend,
+          yield* Layer.build(Postgres.layer({ tableName: watched }))
+        )
+        const raised = yield* Effect.flip(refusing.put(newKey(), "secret"))
+        assertHides(raised, "secret")
+        assertFailure(raised, ["Unknown", "not-applied", /PostgreSQL refused the statement .*P0001/])
       })
     )
 

@@ -62,17 +62,19 @@ const failuresByCode: Record<string, readonly [reason: Reason, description: stri
   XX002: ["Corrupt", "PostgreSQL finds an index damaged: REINDEX the table <table>"]
 }
 
-/** A name that a code of Node.js has in place of an SQLSTATE, for example ECONNREFUSED. */
+const isOfServer = ({ severity, severityUnlocalized }: Cause): boolean =>
+  severity !== undefined || severityUnlocalized !== undefined
+
+/** The message of an error. If a host has several addresses, only the errors of those have one. */
 const messageOf = (error: Cause): string => {
+  // Errors in data, and those that a trigger raises, may repeat the data.
+  if (isOfServer(error) && /^(22|P0)/.test(error.code ?? "")) return `an error of the class ${error.code?.slice(0, 2)}`
   const first = error instanceof AggregateError ? (error.errors[0] as Cause | undefined) : undefined
   return first === undefined ? error.message || (error.code ?? error.name) : messageOf(first)
 }
 
 /** How the client names a setting that it refuses. It never connects then. */
 const wrongSetting = /connection URL|\bURL\b|startup parameter|sslmode|connect_timeout in|No username|keepAlive/i
-
-const isOfServer = ({ severity, severityUnlocalized }: Cause): boolean =>
-  severity !== undefined || severityUnlocalized !== undefined
 
 /**
  * Whether PostgreSQL may have applied the statement. It has not if it could not be sent, or if PostgreSQL answered with
