@@ -7,8 +7,9 @@ import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
+import { NodeServices } from "@effect/platform-node"
 import { Effect } from "effect"
-import { freePort, ServerError, startServer } from "./server.ts"
+import { boundProcess, freePort, ServerError, startServer } from "./server.ts"
 
 export const name = "PostgreSQL"
 
@@ -35,6 +36,17 @@ const unprivileged = (): { readonly uid: number; readonly gid: number; readonly 
   return { uid, gid, prefix: ["setpriv", `--reuid=${uid}`, `--regid=${gid}`, "--clear-groups"] }
 }
 
+/** A program that removes a folder when it is told to end. Until the server has ended as well, it may write again. */
+const removeAtEnd = `
+  const { existsSync, rmSync } = require("node:fs")
+  const folder = process.argv[1]
+  const remove = () => {
+    try { rmSync(folder, { recursive: true, force: true }) } catch {}
+    setTimeout(() => existsSync(folder) ? remove() : process.exit(), 300)
+  }
+  process.on("SIGTERM", remove)
+  setInterval(() => {}, 1e9)`
+
 /** Makes a database in a temporary folder, which is removed with the scope. `run` starts its server. */
 export const makeCluster = Effect.fnUntraced(function* (
   settings: ReadonlyArray<string> = [],
@@ -45,6 +57,11 @@ export const makeCluster = Effect.fnUntraced(function* (
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "postgres-"))),
     (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }))
+  )
+  // The finalizer does not run if this process is killed, so another process removes the folder then.
+  yield* boundProcess([process.execPath, "-e", removeAtEnd, folder]).pipe(
+    Effect.provide(NodeServices.layer),
+    Effect.mapError(({ message }) => new ServerError({ message }))
   )
   const user = process.getuid?.() === 0 ? unprivileged() : undefined
   if (user !== undefined) chownSync(folder, user.uid, user.gid)
