@@ -1,13 +1,15 @@
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Console, Data, Effect, Layer, Schema, type Scope } from "effect"
+import { Console, Data, Effect, Layer, Redacted, Schema, type Scope } from "effect"
 import { CliError, Flag } from "effect/cli"
 import { InMemory, type StorageBackend } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
+import * as Postgres from "effect-versioned-store/Postgres"
 import * as Redis from "effect-versioned-store/Redis"
 import * as RedisClient from "effect-versioned-store/RedisClient"
 import * as Sqlite from "effect-versioned-store/Sqlite"
 import * as DynamoDbLocal from "./DynamoDbLocal.ts"
+import * as PostgresServer from "./PostgresServer.ts"
 import * as RedisServer from "./RedisServer.ts"
 import { ServerError } from "./server.ts"
 
@@ -21,8 +23,11 @@ interface Settings {
 
 type Backend = Layer.Layer<StorageBackend.StorageBackend, { readonly _tag: string; readonly message: string }>
 
-/** The prefix of the examples' keys, and the name of their table. */
+/** The prefix of the examples' keys in Redis, and the name of their table in DynamoDB. */
 const examplesName = "effect-versioned-store-examples"
+
+/** The name of their table in PostgreSQL. */
+const tableName = "effect_versioned_store_examples"
 
 /** The backends that the examples can run on, by their names for `--backend`, each with its other flags. */
 const backends = {
@@ -36,6 +41,19 @@ const backends = {
       Layer.unwrap(
         Effect.map(addressOf(RedisServer, "--url", url), (url) =>
           Redis.layer({ keyPrefix: examplesName }).pipe(Layer.provide(RedisClient.layer({ url })))
+        )
+      )
+  },
+
+  postgres: {
+    flags: ["url"],
+    layer: ({ url }: Settings) =>
+      Layer.unwrap(
+        Effect.map(addressOf(PostgresServer, "--url", url), (url) =>
+          Postgres.layer({ tableName }).pipe(
+            Layer.provide(Layer.effectDiscard(Postgres.ensureTable({ tableName }))),
+            Layer.provide(Postgres.layerClient({ url: Redacted.make(url) }))
+          )
         )
       )
   },
@@ -110,7 +128,8 @@ export const backendFlags = {
   url: Flag.String("url").pipe(
     Flag.withSchema(Schema.NonEmptyString),
     Flag.withDescription(
-      "The URL of a Redis, for example redis://localhost:6379; without it, a redis-server is started"
+      "The URL of a Redis or a PostgreSQL, for example redis://localhost:6379 or postgres://me@localhost/shop; " +
+        "without it, a server is started"
     ),
     Flag.withDefault(undefined)
   ),
@@ -136,10 +155,12 @@ export class WrongFlags extends Data.TaggedError("WrongFlags")<{ readonly messag
 export const layerBackend = ({ backend, ...settings }: Choice): Backend => {
   for (const name of names) {
     const { flags } = backends[name]
-    if (name !== backend && flags.some((flag) => settings[flag] !== undefined)) {
+    const own: ReadonlyArray<string> = backends[backend].flags
+    if (flags.some((flag) => !own.includes(flag) && settings[flag] !== undefined)) {
       const flagNames = flags.map((flag) => `--${flag}`).join(" and ")
+      const takers = names.filter((name) => backends[name].flags.join() === flags.join()).join(" or ")
       return Layer.unwrap(
-        Effect.fail(new WrongFlags({ message: `${flagNames} can only be used with --backend ${name}` }))
+        Effect.fail(new WrongFlags({ message: `${flagNames} can only be used with --backend ${takers}` }))
       )
     }
   }
@@ -154,6 +175,7 @@ export const share = Effect.fnUntraced(function* (choice: Choice) {
     return yield* new WrongFlags({ message: "Processes can't share memory: choose another --backend or --file" })
   }
   if (choice.backend === "redis") return { ...choice, url: yield* addressOf(RedisServer, "--url", choice.url) }
+  if (choice.backend === "postgres") return { ...choice, url: yield* addressOf(PostgresServer, "--url", choice.url) }
   if (choice.backend === "dynamodb" && choice.table === undefined) {
     return { ...choice, endpoint: yield* addressOf(DynamoDbLocal, "--endpoint", choice.endpoint) }
   }
@@ -170,6 +192,7 @@ export const placeOf = (choice: Choice) => {
   if (backend === "memory" || file === ":memory:") return "memory"
   if (backend === "sqlite") return `the SQLite file ${file}`
   if (backend === "redis") return url === undefined ? "a Redis of this run alone" : "Redis"
+  if (backend === "postgres") return url === undefined ? "a PostgreSQL of this run alone" : "PostgreSQL"
   return isLasting(choice) ? `DynamoDB (${endpoint ?? `AWS, table ${table}`})` : "a DynamoDB Local of this run alone"
 }
 

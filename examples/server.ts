@@ -32,13 +32,15 @@ export const startServer = Effect.fnUntraced(function* (options: {
   readonly port: number
   readonly cwd: string
   readonly answers: Effect.Effect<unknown, unknown>
+  /** The signal that ends the server; SIGTERM by default. */
+  readonly killSignal?: ChildProcess.Signal
 }) {
-  const { answers, command, cwd, name, port } = options
+  const { answers, command, cwd, killSignal, name, port } = options
   // Otherwise the server that has the port would answer in the place of this one.
   yield* Effect.mapError(listen(port), ({ message }) => new ServerError({ message: portMessage(name, port, message) }))
   const output: Array<string> = []
   const error = (what: string) => () => new ServerError({ message: `${name} ${what}:\n${output.join("").trim()}` })
-  const server = yield* boundProcess(command, { cwd, forceKillAfter: "10 seconds" }).pipe(
+  const server = yield* boundProcess(command, { cwd, killSignal, forceKillAfter: "10 seconds" }).pipe(
     Effect.mapError(error("can't be started"))
   )
   const outputEnds = yield* server.all.pipe(

@@ -5,6 +5,7 @@ import * as Lease from "../src/Lease.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
 import { failsWith } from "../src/testing/internal/support.ts"
 import * as DynamoDbSupport from "./support/dynamoDb.ts"
+import * as PostgresSupport from "./support/postgres.ts"
 import * as RedisSupport from "./support/redis.ts"
 import * as SqliteSupport from "./support/sqlite.ts"
 
@@ -13,12 +14,19 @@ const key = { owner: "jobs", id: "report" }
 const newFile = SqliteSupport.newFiles()
 const [filename, keyPrefix, tableName] = [newFile(), RedisSupport.newKeyPrefix(), DynamoDbSupport.newTableName()]
 
+const postgresTable = PostgresSupport.newTable()
+
 const engines = {
   SQLite: { isMissing: false, layer: Sqlite.layer({ filename }), lossy: SqliteSupport.lossy(filename) },
   Redis: {
     isMissing: RedisSupport.url === undefined,
     layer: RedisSupport.layerKeys({ keyPrefix }),
     lossy: RedisSupport.lossy(keyPrefix)
+  },
+  PostgreSQL: {
+    isMissing: PostgresSupport.url === undefined,
+    layer: PostgresSupport.layerTable({ tableName: postgresTable }),
+    lossy: PostgresSupport.lossy(postgresTable)
   },
   DynamoDB: {
     isMissing: DynamoDbSupport.endpoint === undefined,

@@ -5,6 +5,7 @@ import { Effect, Queue } from "effect"
 import * as Lease from "../src/Lease.ts"
 import { StorageBackend } from "../src/StorageBackend.ts"
 import { counterKey, fibers, layerOf, leaseKey, type Store, times, type Work } from "./support/leaseWorker.ts"
+import { newTable, url as postgresUrl } from "./support/postgres.ts"
 import { newKeyPrefix, url } from "./support/redis.ts"
 import { newFiles } from "./support/sqlite.ts"
 
@@ -52,7 +53,12 @@ const newFile = newFiles()
 
 const stores: ReadonlyArray<{ name: string; isMissing: boolean; newStore: () => Store }> = [
   { name: "SQLite", isMissing: false, newStore: () => ({ filename: newFile() }) },
-  { name: "Redis", isMissing: url === undefined, newStore: () => ({ url: url ?? "", keyPrefix: newKeyPrefix() }) }
+  { name: "Redis", isMissing: url === undefined, newStore: () => ({ url: url ?? "", keyPrefix: newKeyPrefix() }) },
+  {
+    name: "PostgreSQL",
+    isMissing: postgresUrl === undefined,
+    newStore: () => ({ url: postgresUrl ?? "", tableName: newTable() })
+  }
 ]
 
 for (const { isMissing, name, newStore } of stores) {

@@ -9,6 +9,7 @@ import * as Faults from "../src/testing/Faults.ts"
 import * as VersionedStore from "../src/VersionedStore.ts"
 import * as DynamoDbSupport from "./support/dynamoDb.ts"
 import { layerPlantable, plant } from "./support/plantable.ts"
+import * as PostgresSupport from "./support/postgres.ts"
 import * as RedisSupport from "./support/redis.ts"
 import * as SqliteSupport from "./support/sqlite.ts"
 
@@ -115,6 +116,11 @@ suite("Sqlite", Sqlite.layer({ filename }), SqliteSupport.plant(filename))
 describe.skipIf(DynamoDbSupport.endpoint === undefined)("DynamoDb", () => {
   const tableName = DynamoDbSupport.newTableName()
   suite("DynamoDb", DynamoDbSupport.layerTable({ tableName }), DynamoDbSupport.plant(tableName))
+})
+
+describe.skipIf(PostgresSupport.url === undefined)("PostgreSQL", () => {
+  const tableName = PostgresSupport.newTable()
+  suite("PostgreSQL", PostgresSupport.layerTable({ tableName }), PostgresSupport.plant(tableName))
 })
 
 describe.skipIf(RedisSupport.url === undefined)("Redis", () => {

@@ -1,6 +1,7 @@
 import { Effect, Exit, Scope } from "effect"
 import type { TestProject } from "vitest/node"
 import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
+import * as PostgresServer from "../examples/PostgresServer.ts"
 import * as RedisServer from "../examples/RedisServer.ts"
 import { mayMount, outerAddress } from "./support/machine.ts"
 
@@ -8,6 +9,10 @@ declare module "vitest" {
   interface ProvidedContext {
     /** The endpoint of DynamoDB. If it is undefined, the tests that need DynamoDB are skipped. */
     dynamoDbEndpoint: string | undefined
+    /** The URL of PostgreSQL. If it is undefined, the tests that need PostgreSQL are skipped. */
+    postgresUrl: string | undefined
+    /** Whether tests can start their own PostgreSQL servers. */
+    hasPostgresServer: boolean
     /** The URL of Redis. If it is undefined, the tests that need Redis are skipped. */
     redisUrl: string | undefined
     /** Whether tests can start their own Redis servers. */
@@ -18,7 +23,7 @@ declare module "vitest" {
 /** Starts the engines that the tests run against, once for the run, and says what is skipped and why. */
 export default async (project: TestProject) => {
   const scope = Effect.runSync(Scope.make())
-  const { CI, DYNAMODB_ENDPOINT, REDIS_URL } = process.env
+  const { CI, DYNAMODB_ENDPOINT, POSTGRES_URL, REDIS_URL } = process.env
   const skipped: Array<string> = []
 
   /** Notes tests that can't run on this machine. In CI all must run. */
@@ -30,7 +35,7 @@ export default async (project: TestProject) => {
   /** The address of an engine that is given, or that is started unless the machine can't run it. */
   const addressOf = async (
     name: string,
-    { missing, start }: { readonly missing: () => string | undefined; readonly start: typeof DynamoDbLocal.start },
+    { missing, start }: Pick<typeof DynamoDbLocal | typeof PostgresServer, "missing" | "start">,
     variable: string,
     given: string | undefined
   ) => {
@@ -45,6 +50,12 @@ export default async (project: TestProject) => {
     "dynamoDbEndpoint",
     await addressOf("DynamoDB", DynamoDbLocal, "DYNAMODB_ENDPOINT", DYNAMODB_ENDPOINT)
   )
+  project.provide("postgresUrl", await addressOf("PostgreSQL", PostgresServer, "POSTGRES_URL", POSTGRES_URL))
+  const noPostgres = PostgresServer.missing()
+  project.provide("hasPostgresServer", noPostgres === undefined)
+  if (noPostgres !== undefined && POSTGRES_URL !== undefined) {
+    skip("the tests that start PostgreSQL servers of their own", noPostgres)
+  }
   project.provide("redisUrl", await addressOf("Redis", RedisServer, "REDIS_URL", REDIS_URL))
   const reason = RedisServer.missing()
   project.provide("hasRedisServer", reason === undefined)

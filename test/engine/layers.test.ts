@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Effect, Exit, Layer } from "effect"
+import { Cause, Config, ConfigProvider, Effect, Exit, Layer, Redacted } from "effect"
 import * as EffectRedis from "effect/persistence/Redis"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
 import * as InMemory from "../../src/engine/InMemory.ts"
+import * as Postgres from "../../src/engine/Postgres.ts"
 import * as Redis from "../../src/engine/Redis.ts"
 import * as Sqlite from "../../src/engine/Sqlite.ts"
 import * as RedisClient from "../../src/redis/RedisClient.ts"
@@ -28,6 +29,11 @@ const layers: Record<string, Layer.Layer<never, unknown, unknown>> = {
   "Sqlite.layerConfig": Sqlite.layerConfig({ filename: text, maxDataBytes: size }),
   "DynamoDb.layerConfig": DynamoDb.layerConfig({ tableName: text, maxDataBytes: size }),
   "DynamoDb.layerClientConfig": DynamoDb.layerClientConfig({ region: text, maxAttempts: size }),
+  "Postgres.layerConfig": Postgres.layerConfig({
+    tableName: text,
+    maxDataBytes: size,
+    url: Config.succeed(Redacted.make("postgres://localhost"))
+  }),
   "Redis.layerConfig": Redis.layerConfig({ keyPrefix: text, maxDataBytes: size }),
   "RedisClient.layerConfig": RedisClient.layerConfig({ url, database: size }),
   "RedisClient.layerClusterConfig": RedisClient.layerClusterConfig({
@@ -108,6 +114,7 @@ describe("The option verify", () => {
       for (const layer of [
         Sqlite.layer({ filename: ":memory:", verify }),
         DynamoDb.layer({ tableName: "records", verify }).pipe(Layer.provide(DynamoDb.layerClient())),
+        Postgres.layer({ verify }).pipe(Layer.provide(Postgres.layerClient({}))),
         Redis.layer({ verify }).pipe(Layer.provide(client))
       ]) {
         assert.include(yield* firstLine(layer, {}), 'verify must be true or false: it is "yes"')

@@ -122,7 +122,8 @@ describe("index-tree", () => {
   const where: Record<string, ReadonlyArray<string | undefined>> = {
     memory: [],
     dynamodb: ["--endpoint", inject("dynamoDbEndpoint")],
-    redis: ["--url", inject("redisUrl")]
+    redis: ["--url", inject("redisUrl")],
+    postgres: ["--url", inject("postgresUrl")]
   }
   for (const [backend, flags] of Object.entries(where)) {
     it.skipIf(flags.includes(undefined))(`does so on ${backend}`, () => {
@@ -167,6 +168,15 @@ describe("index-tree", () => {
     )
     assert.include(run("--backend", "redis", "--url", "redis://127.0.0.1:1").stderr, "Redis can't be reached")
     assert.include(run("--backend", "redis", "--url", "localhost").stderr, "such as redis://localhost:6379")
+    assert.include(run("--url", "x").stderr, "--url can only be used with --backend redis or postgres")
+    assert.include(
+      run("--backend", "postgres", "--url", "postgres://me@127.0.0.1:1").stderr,
+      "PostgreSQL can't be reached"
+    )
+    assert.include(
+      run("--backend", "postgres", "--url", "localhost").stderr,
+      "such as postgres://user:password@host:5432/database"
+    )
     assert.include(run("--help").stdout, "--backend")
   })
 })

@@ -19,7 +19,8 @@ describe("tasks", () => {
   const where: Record<string, ReadonlyArray<string | undefined>> = {
     sqlite: ["--file", join(folder, "tasks.db")],
     dynamodb: ["--endpoint", inject("dynamoDbEndpoint")],
-    redis: ["--url", inject("redisUrl")]
+    redis: ["--url", inject("redisUrl")],
+    postgres: ["--url", inject("postgresUrl")]
   }
   for (const [backend, flags] of Object.entries(where)) {
     it.skipIf(flags.includes(undefined))(

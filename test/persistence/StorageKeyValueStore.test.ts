@@ -14,6 +14,7 @@ import * as TaskStore from "../../src/task/TaskStore.ts"
 import { endpoint, layerTable, newTableName } from "../support/dynamoDb.ts"
 import { counting, failing, hashOfEmpty, keys, newOwner, stored, storedIds } from "../support/persistence.ts"
 import { layerPlantable } from "../support/plantable.ts"
+import { layerTable as layerPostgres, newTable, url as postgresUrl } from "../support/postgres.ts"
 import { layerKeys, newKeyPrefix, url } from "../support/redis.ts"
 import { newFiles } from "../support/sqlite.ts"
 
@@ -152,6 +153,10 @@ keyValueCases("ours on SQLite", layerFile, ours)
 describe.skipIf(endpoint === undefined)("with DynamoDB", () => {
   keyValueCases("ours on DynamoDB", layerTable({ tableName: newTableName() }), ours)
 })
+describe.skipIf(postgresUrl === undefined)("with PostgreSQL", () => {
+  keyValueCases("ours on PostgreSQL", layerPostgres({ tableName: newTable() }), ours)
+})
+
 describe.skipIf(url === undefined)("with Redis", () => {
   keyValueCases("ours on Redis", layerKeys({ keyPrefix: newKeyPrefix() }), ours)
 })

@@ -10,6 +10,7 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
 import { endpoint, layerTable, newTableName } from "../support/dynamoDb.ts"
 import { counting, failing, keys, newOwner, stored, storedIds } from "../support/persistence.ts"
+import { layerTable as layerPostgres, newTable, url as postgresUrl } from "../support/postgres.ts"
 import { layerKeys, newKeyPrefix, url } from "../support/redis.ts"
 import { newFiles } from "../support/sqlite.ts"
 
@@ -131,6 +132,10 @@ persistenceCases("ours on SQLite", layerFile, ours)
 describe.skipIf(endpoint === undefined)("with DynamoDB", () => {
   persistenceCases("ours on DynamoDB", layerTable({ tableName: newTableName() }), ours)
 })
+describe.skipIf(postgresUrl === undefined)("with PostgreSQL", () => {
+  persistenceCases("ours on PostgreSQL", layerPostgres({ tableName: newTable() }), ours)
+})
+
 describe.skipIf(url === undefined)("with Redis", () => {
   persistenceCases("ours on Redis", layerKeys({ keyPrefix: newKeyPrefix() }), ours)
 })

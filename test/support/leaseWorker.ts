@@ -1,6 +1,7 @@
 /** A process that works under a lease, and prints what it does. */
 import { writeSync } from "node:fs"
-import { Effect, Layer, Schema } from "effect"
+import { Effect, Layer, Redacted, Schema } from "effect"
+import * as Postgres from "../../src/engine/Postgres.ts"
 import * as Redis from "../../src/engine/Redis.ts"
 import * as Sqlite from "../../src/engine/Sqlite.ts"
 import * as Lease from "../../src/Lease.ts"
@@ -10,7 +11,10 @@ import { makeUnsafe } from "../../src/StorageKey.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
 
-export type Store = { readonly filename: string } | { readonly url: string; readonly keyPrefix: string }
+export type Store =
+  | { readonly filename: string }
+  | { readonly url: string; readonly keyPrefix: string }
+  | { readonly url: string; readonly tableName: string }
 
 export interface Work {
   readonly store: Store
@@ -27,7 +31,12 @@ export const times = 3
 export const layerOf = (store: Store) =>
   "filename" in store
     ? Sqlite.layer(store)
-    : Redis.layer({ keyPrefix: store.keyPrefix }).pipe(Layer.provide(RedisClient.layer({ url: store.url })))
+    : "tableName" in store
+      ? Postgres.layer({ tableName: store.tableName, hints: true }).pipe(
+          Layer.provide(Layer.effectDiscard(Postgres.ensureTable({ tableName: store.tableName }))),
+          Layer.provide(Postgres.layerClient({ url: Redacted.make(store.url) }))
+        )
+      : Redis.layer({ keyPrefix: store.keyPrefix }).pipe(Layer.provide(RedisClient.layer({ url: store.url })))
 
 const print = (line: string) => Effect.sync(() => writeSync(1, `${line}\n`))
 

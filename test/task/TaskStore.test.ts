@@ -8,6 +8,7 @@ import * as TaskStore from "../../src/task/TaskStore.ts"
 import * as TaskContract from "../../src/testing/TaskContract.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
 import { endpoint, layerTable, newTableName } from "../support/dynamoDb.ts"
+import { layerTable as layerPostgres, newTable, url as postgresUrl } from "../support/postgres.ts"
 import { layerKeys, newKeyPrefix, url } from "../support/redis.ts"
 import { newFiles } from "../support/sqlite.ts"
 
@@ -28,6 +29,10 @@ describe.skipIf(endpoint === undefined)("DynamoDb", () => {
 
 describe.skipIf(url === undefined)("Redis", () => {
   suites("Redis", layerKeys({ keyPrefix: newKeyPrefix() }))
+})
+
+describe.skipIf(postgresUrl === undefined)("Postgres", () => {
+  suites("Postgres", layerPostgres({ tableName: newTable() }))
 })
 
 describe("TaskStore.layerConfig", () => {

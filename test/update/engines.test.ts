@@ -6,6 +6,7 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import * as Faults from "../../src/testing/Faults.ts"
 import * as VersionedStore from "../../src/VersionedStore.ts"
 import { endpoint, layerTable, newTableName } from "../support/dynamoDb.ts"
+import { layerTable as layerPostgres, newTable, url as postgresUrl } from "../support/postgres.ts"
 import { layerKeys, newKeyPrefix, url } from "../support/redis.ts"
 import { newFiles } from "../support/sqlite.ts"
 
@@ -16,7 +17,8 @@ const engines: Record<string, Layer.Layer<StorageBackend, unknown> | undefined> 
   InMemory: InMemory.layer,
   Sqlite: Sqlite.layer({ filename: newFiles()() }),
   DynamoDb: endpoint === undefined ? undefined : layerTable({ tableName: newTableName() }),
-  Redis: url === undefined ? undefined : layerKeys({ keyPrefix: newKeyPrefix() })
+  Redis: url === undefined ? undefined : layerKeys({ keyPrefix: newKeyPrefix() }),
+  Postgres: postgresUrl === undefined ? undefined : layerPostgres({ tableName: newTable() })
 }
 
 /** The counter, updated by many fibers, and the requests that this took. */

@@ -13,7 +13,7 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
  * FNV-1a of 64 bits finds a damaged cursor, and a cursor of another listing. It does not protect against a forged
  * cursor, which can only move within the caller's own listing.
  */
-const fnv1a = (bytes: Uint8Array): bigint => {
+export const fnv1a = (bytes: Uint8Array): bigint => {
   let hash = 0xcbf29ce484222325n
   for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
   return hash
