@@ -346,13 +346,14 @@ describe("a defect", () => {
         counters.updateEffect(key, Effect.succeed),
         counters.upsert(key, () => 1),
         counters.touch(key, "1 hour"),
-        Effect.suspend(() => counters.set(key, 2)),
-        Effect.suspend(() => counters.create(key, 2)),
-        Effect.suspend(() => counters.setIfVersion(record, 2)),
-        Effect.suspend(() => counters.setIfMatch(key, record.etag, 2)),
-        Effect.suspend(() => counters.remove(key)),
-        Effect.suspend(() => counters.removeIfVersion(record)),
-        Effect.suspend(() => counters.removeIfMatch(key, record.etag))
+        counters.set(key, 2),
+        counters.create(key, 2),
+        counters.setIfVersion(record, 2),
+        counters.setIfMatch(key, record.etag, 2),
+        counters.remove(key),
+        counters.removeIfVersion(record),
+        counters.removeIfMatch(key, record.etag),
+        counters.removeAll({ owner })
       ]
       for (const write of writes) {
         const run = Transaction.run(owner, (tx) => Effect.andThen(tx.get(counters, "a"), write))
