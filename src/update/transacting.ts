@@ -101,7 +101,7 @@ export const problemInTransaction = (
   return Effect.die(new Error(`The record at ${key} is part of this transaction: change it by tx`))
 }
 
-/** Runs a write that belongs to no transaction. Whether its fiber is in a transaction is known only when it runs. */
+/** Runs a write that belongs to no transaction. Which fiber runs it is known only then. */
 export const outside = <A, E, R>(
   backend: Service,
   key: StorageKey,
