@@ -552,6 +552,7 @@ describe("Lease", () => {
         yield* alpha.withLease(dies(alpha.withLease(Effect.void), message))
         yield* alpha.withLease(dies(Effect.scoped(alpha.tryAcquire), message))
         yield* Effect.scoped(Effect.andThen(alpha.acquire, dies(alpha.acquire, message)))
+        yield* Effect.scoped(Effect.andThen(alpha.acquire, dies(alpha.withLease(Effect.void), message)))
         yield* Effect.scoped(Effect.andThen(alpha.acquire, failsWith(alpha.tryAcquire, "LeaseTaken")))
 
         const lease = yield* alpha.acquire
