@@ -5,7 +5,6 @@
  * checks all that was read and writes all that was written. If another writer has changed one of the records meanwhile,
  * the function runs again.
  */
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -207,7 +206,6 @@ const join = <A, E, R>(
     Effect.suspend(() => f(makeHandle(state)))
   )
   return Effect.flatMap(Effect.exit(run), (exit) => {
-    if (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) return exit
     if (outer.isOver) return dieOver(outer)
     if (isStale(state)) return join(outer, owner, f)
     if (Exit.isSuccess(exit)) for (const [id, written] of state.writes) outer.writes.set(id, written)
@@ -269,10 +267,7 @@ const runOnce = <A, E, R>(owner: string, f: (tx: Transaction) => Effect.Effect<A
       ),
       {
         onSuccess: (value) => land(Effect.succeed(value)),
-        onFailure: (cause) => {
-          const failure = Effect.failCause(cause)
-          return Cause.hasInterrupts(cause) ? Effect.succeed(failure) : refute(failure)
-        }
+        onFailure: (cause) => refute(Effect.failCause(cause))
       }
     )
   })

@@ -425,6 +425,20 @@ describe("fibers of one transaction", () => {
   )
 })
 
+it.effect("an interruption from within because of reads that never stood together is none", () =>
+  Effect.gen(function* () {
+    const { counters, others } = yield* counted()
+    const both = Effect.andThen(others.set({ owner, id: "a" }, 2), others.set({ owner, id: "b" }, 2))
+    let runs = 0
+    const compare = Effect.fnUntraced(function* (tx: Transaction.Transaction) {
+      const a = yield* tx.get(counters, "a")
+      if (runs++ === 0) yield* elsewhere(both)
+      return a === (yield* tx.get(counters, "b")) ? a : yield* Effect.interrupt
+    })
+    assert.deepStrictEqual([yield* Transaction.run(owner, compare), runs], [2, 2])
+  }).pipe(onMemory)
+)
+
 it.effect("a value that is too large because of reads that never stood together is none", () =>
   Effect.gen(function* () {
     const texts = yield* VersionedStore.make({ idPrefix: "text/", schema: Schema.String })
