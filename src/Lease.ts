@@ -106,9 +106,9 @@ export type AcquireError = StorageKey.InvalidKey | StorageError.CapacityExceeded
  * Takes a lease, waits for it if another holds it, and holds it until the scope is closed, which releases it. The work
  * is not interrupted if the lease is lost: race it with `lost`, or use {@link withLease}.
  *
- * The waiters of one process queue, and only the first one looks: every tenth of the time to live, at least every
- * 250 ms, and on hints. A waiter that is interrupted leaves no lease behind. If a holder has died, it is followed once
- * its whole time to live has passed. So a process that gives up waiting should wait longer than the time to live.
+ * The waiters of one process queue, and only the first one looks: on average every tenth of the time to live, at least
+ * every 250 ms, and on hints. A waiter that is interrupted leaves no lease behind. If a holder has died, it is followed
+ * once its whole time to live has passed. So a process that gives up waiting should wait longer than the time to live.
  *
  * Two requests if the lease is free, one for each look, one for each renewal, and one for the release. If others of the
  * same process wait, the release hands the lease over in its one request, up to 16 times in a row.

@@ -41,8 +41,9 @@ import {
  * What the function of a transaction reads and writes by. The stores are all of one backend, and the records all of the
  * transaction's owner; anything else is a defect.
  *
- * A record is read from the backend at most once, and a read returns what the transaction has written before. A record
- * that is written without having been read is read first, since the commit expects the record that was there.
+ * A record is read from the backend once, unless several fibers ask for it before the first answer, which then counts
+ * for all of them. A read returns what the transaction has written before. A record that is written without having been
+ * read is read first, since the commit expects the record that was there.
  *
  * @category models
  * @since 0.1.0
