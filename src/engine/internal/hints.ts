@@ -3,7 +3,7 @@
  * clients do as soon as the engine says so.
  */
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import type { StorageBackend } from "../../StorageBackend.ts"
@@ -71,15 +71,16 @@ export const makeHub = (engineHints: Engine["hints"]): Hub => {
     })
 
   const leave = ({ id, owner: name }: StorageKey, watcher: Watcher) =>
-    Effect.suspend(() => {
+    Effect.sync(() => {
       const owner = owners.get(name)
       const ofRecord = owner?.watchers.get(id)
-      if (owner === undefined || ofRecord === undefined) return Effect.void
+      if (owner === undefined || ofRecord === undefined) return
       ofRecord.delete(watcher)
       if (ofRecord.size === 0) owner.watchers.delete(id)
-      if (owner.watchers.size > 0) return Effect.void
+      if (owner.watchers.size > 0) return
       owners.delete(name)
-      return owner.fiber === undefined ? Effect.void : Fiber.interrupt(owner.fiber)
+      // Nobody waits for the engine, which may be in the middle of a connection to a server that does not answer.
+      owner.fiber?.interruptUnsafe()
     })
 
   return {
