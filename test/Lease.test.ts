@@ -1,6 +1,6 @@
 import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, type Duration, Effect, Exit, Fiber, Schema, Scope } from "effect"
+import { Clock, Deferred, type Duration, Effect, Exit, Fiber, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InMemory from "../src/engine/InMemory.ts"
 import * as Lease from "../src/Lease.ts"
@@ -110,6 +110,23 @@ describe("Lease", () => {
       yield* Fiber.join(waiting)
       assert.deepStrictEqual(beta.requests, ["get", "get", "putIfVersion"])
     }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
+  )
+
+  it.effect("does not wait for hints that do not end", () =>
+    Effect.gen(function* () {
+      const alpha = yield* newProcess("alpha")
+      const scope = yield* Scope.make()
+      yield* alpha.acquire.pipe(Scope.provide(scope))
+      const hints = () => Stream.fromEffect(Effect.uninterruptible(Effect.never))
+      const backend = { ...(yield* StorageBackend), hints }
+      const waiting = yield* Effect.forkChild(
+        Effect.provideService(Lease.withLease(key, options)(Effect.void), StorageBackend, backend)
+      )
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      yield* pass(1)
+      assert.isDefined(waiting.pollUnsafe())
+    }).pipe(Effect.provide(InMemory.layer))
   )
 
   describe("of a holder that is gone", () => {

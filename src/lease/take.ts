@@ -2,7 +2,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Stream from "effect/Stream"
@@ -136,7 +136,8 @@ const makeHints = ({ local: { backend, key } }: Claim) => {
     next: Effect.suspend(() =>
       Effect.flatMap(listening === undefined ? listen : Effect.succeed(listening), ({ hints }) => Queue.take(hints))
     ),
-    end: Effect.suspend(() => (listening === undefined ? Effect.void : Fiber.interrupt(listening.fiber)))
+    // The claim may have the lease already, so it waits for nothing that the backend does.
+    end: Effect.sync(() => listening?.fiber.interruptUnsafe())
   }
 }
 
