@@ -257,14 +257,15 @@ export class StorageBackend extends Context.Service<
     readonly cleanupExpired: Effect.Effect<number, StorageError.Backend>
 
     /**
-     * Signals that a record may have changed. It is a hint, which may come late, twice or never: read the record after
-     * each one, and from time to time in any case, as `VersionedStore.watch` does. Subscribe before the first read.
+     * Signals that a record may have changed, or one of those whose ids start with a prefix. It is a hint, which may
+     * come late, twice or never: read after each one, and from time to time in any case, as `VersionedStore.watch`
+     * does. Subscribe before the first read.
      *
      * What this backend changes is signalled at once. What other clients change is signalled within milliseconds on
      * Redis and SQLite, and never on DynamoDB. An expiry is not signalled. Hints that are not taken yet are one hint.
      * Without a watcher nothing is asked of the engine.
      */
-    readonly hints: (key: StorageKey.StorageKey) => Stream.Stream<void>
+    readonly hints: (target: StorageKey.StorageKey | StoragePrefix) => Stream.Stream<void>
   }
 >()("effect-versioned-store/StorageBackend") {}
 

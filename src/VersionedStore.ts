@@ -731,7 +731,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
    * itself, one request a read: `Stream.share` lets many consumers share one.
    *
    * While the backend can't be reached, the watch goes on: it logs a warning, and emits again as soon as it can read.
-   * If a failure does not pass by itself, such as a missing permission, or the record does not decode, the stream fails.
+   * If a failure does not pass by itself, such as a missing permission, the stream fails. It also fails if the record
+   * does not decode.
    *
    * @example
    * ```ts

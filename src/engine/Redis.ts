@@ -13,8 +13,8 @@
  * it. So a failover or a crash may lose acknowledged writes. A server that evicts keys may drop records; the Layer logs
  * a warning if it finds one.
  *
- * Each write publishes the id of its record on a channel of the owner, `<keyPrefix>:{<owner>}:index`, so that watches in
- * other processes see it at once. While records are watched, `RedisClient` keeps one connection more, and hears all
+ * Each write publishes the id of its record on a channel of the owner, `<keyPrefix>:{<owner>}:index`, so that watches
+ * in other processes see it at once. While records are watched, `RedisClient` keeps one connection more, and hears all
  * owners on it; `NodeRedis.layer` keeps one for each owner that is watched. In a Redis Cluster this needs Redis 7.0.
  */
 import type * as Config from "effect/Config"

@@ -67,7 +67,8 @@ const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: st
         toPersistenceError("getMany from backing store")
       ),
     set,
-    // If several entries have the same key, the last one counts.
+    // If several entries have the same key, the last one counts. A commit would have to read the entries first, would
+    // fail if another writer came in between, and costs twice the units on DynamoDB.
     setMany: (many) =>
       Effect.forEach(new Map(many.map((entry) => [entry[0], entry])).values(), (entry) => set(...entry), {
         concurrency,
@@ -87,7 +88,7 @@ const makeBackingStore = Effect.fnUntraced(function* (owner: string, storeId: st
  * the record. Some engines remove expired records themselves, and others need `StorageBackend.layerCleanup`.
  *
  * `get`, `set` and `remove` take one request. `getMany` takes one for each 100 entries. `setMany` takes one for each
- * entry, 16 at a time, and `clear` one for each entry and one for each 100. None of the three is atomic.
+ * entry, 50 at a time, and `clear` one for each entry and one for each 100. None of the three is atomic.
  *
  * Operations fail with `PersistenceError`, whose `cause` is the error of the storage: `Backend`; `CapacityExceeded` if
  * a value is too large; `SchemaError` if a record does not belong to this store, or a value is not JSON. `getMany`

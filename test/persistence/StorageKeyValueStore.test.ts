@@ -403,7 +403,7 @@ describe("StorageKeyValueStore.layer", () => {
       assert.strictEqual(yield* requests(store.isEmpty), "list")
       assert.strictEqual((yield* requests(store.clearPrefix("11"))).split(" ").length, 2 + 11)
       assert.strictEqual((yield* requests(store.clear)).split(" ").length, 2 + 109)
-      assert.strictEqual(mostRunning(), 16)
+      assert.strictEqual(mostRunning(), 50)
     }).pipe(Effect.provide(Layer.provide(ours("alice"), storage)))
   })
 

@@ -265,7 +265,7 @@ describe("StoragePersistence.layer", () => {
     }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(ours("alice"), InMemory.layer)))
   )
 
-  it.effect("takes as many requests as it says, 16 at a time", () => {
+  it.effect("takes as many requests as it says, 50 at a time", () => {
     const { mostRunning, storage, taken } = counting()
     return Effect.gen(function* () {
       const store = yield* makeStore("a")
@@ -274,14 +274,14 @@ describe("StoragePersistence.layer", () => {
       assert.strictEqual(yield* requests(store.get("a")), "read")
       assert.strictEqual(yield* requests(store.remove("a")), "remove")
       assert.strictEqual(mostRunning(), 1)
-      const many = Array.from({ length: 50 }, (_, i) => `${i}`)
+      const many = Array.from({ length: 80 }, (_, i) => `${i}`)
       const entries = many.map((key) => [key, {}, undefined] as const)
       assert.strictEqual(yield* requests(store.setMany(entries as never)), many.fill("put").join(" "))
-      assert.strictEqual(mostRunning(), 16)
+      assert.strictEqual(mostRunning(), 50)
       const twice = Array.from({ length: 150 }, (_, i) => `${i % 50}`)
       assert.strictEqual(yield* requests(store.getMany(twice as never)), "readMany readMany")
       assert.strictEqual(yield* requests(store.clear), ["list", ...many.fill("remove")].join(" "))
-      assert.strictEqual(mostRunning(), 16)
+      assert.strictEqual(mostRunning(), 50)
     }).pipe(Effect.scoped, Effect.provide(Layer.provide(ours("alice"), storage)))
   })
 

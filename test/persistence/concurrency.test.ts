@@ -6,9 +6,9 @@ import * as StoragePersistence from "../../src/persistence/StoragePersistence.ts
 import type { StorageBackend } from "../../src/StorageBackend.ts"
 import { counting } from "../support/persistence.ts"
 
-const keys = Array.from({ length: 50 }, (_, i) => `${i}`)
+const keys = Array.from({ length: 80 }, (_, i) => `${i}`)
 
-/** How many requests of an operation ran at once at most, after fifty entries were written one by one. */
+/** How many requests of an operation ran at once at most, after eighty entries were written one by one. */
 const mostAtOnce = Effect.fnUntraced(function* <Store, E>(
   open: Effect.Effect<Store, E, StorageBackend | Scope.Scope>,
   fill: (store: Store, key: string) => Effect.Effect<void, unknown>,
@@ -25,7 +25,7 @@ const mostAtOnce = Effect.fnUntraced(function* <Store, E>(
   return mostRunning()
 })
 
-describe("an operation on many entries runs 16 requests at once", () => {
+describe("an operation on many entries runs 50 requests at once", () => {
   const openStore = Effect.provide(
     Persistence.BackingPersistence.use((persistence) => persistence.make("store")),
     Layer.fresh(StoragePersistence.layer({ owner: "alice" }))
@@ -39,7 +39,7 @@ describe("an operation on many entries runs 16 requests at once", () => {
     it.effect(`in StoragePersistence: ${name}`, () =>
       Effect.gen(function* () {
         const most = yield* mostAtOnce(openStore, (store, key) => store.set(key, {}, undefined), operation)
-        assert.strictEqual(most, 16)
+        assert.strictEqual(most, 50)
       })
     )
   }
@@ -53,7 +53,7 @@ describe("an operation on many entries runs 16 requests at once", () => {
         (store, key) => store.set(key, "value"),
         (store) => store.clear
       )
-      assert.strictEqual(most, 16)
+      assert.strictEqual(most, 50)
     })
   )
 })

@@ -16,7 +16,7 @@ import * as Cursor from "../../src/engine/internal/cursor.ts"
 import { maxVersion, type StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
 import { type Backend as BackendError, InvalidCursor, RecordNotFound, VersionConflict } from "../../src/StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
-import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { isStoragePrefix, makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
 import { fencedLeases, leases } from "../../src/testing/contract/leases.ts"
 import { PatienceMillis } from "../../src/testing/internal/support.ts"
 import * as StorageContract from "../../src/testing/StorageContract.ts"
@@ -731,6 +731,13 @@ const broken: Record<string, Broken> = {
   "hints that come only once": {
     layer: layerPlantable(undefined, ({ hints }) => ({ hints: (key) => Stream.take(hints(key), 1) })),
     caughtBy: "a hint follows each write and removal of the same backend"
+  },
+  "hints for one of the records with a prefix": {
+    layer: layerPlantable(undefined, ({ hints }) => ({
+      hints: (target) =>
+        hints(isStoragePrefix(target) ? makeUnsafe({ owner: target.owner, id: `${target.idPrefix}1` }) : target)
+    })),
+    caughtBy: "a hint follows each change of a record whose id starts with a prefix"
   },
   "a commit that is followed by no hint": {
     layer: layerPlantable(undefined, ({ commit, hints }) => {

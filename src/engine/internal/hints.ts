@@ -8,6 +8,7 @@ import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import type { StorageBackend } from "../../StorageBackend.ts"
 import type { StorageKey } from "../../StorageKey.ts"
+import { isStoragePrefix, type StoragePrefix } from "../../StoragePrefix.ts"
 import type { Engine } from "./model.ts"
 
 export interface Hub {
@@ -26,9 +27,14 @@ export interface Hub {
 /** Tells one watcher. */
 type Watcher = () => void
 
+type Watchers = Map<string, Set<Watcher>>
+
 /** Who watches records of one owner. */
 interface Owner {
-  readonly watchers: Map<string, Set<Watcher>>
+  /** Those who watch one record, by its id. */
+  readonly byId: Watchers
+  /** Those who watch all records whose ids start with a prefix. */
+  readonly byPrefix: Watchers
   /** Runs the engine's own hints. */
   fiber: Fiber.Fiber<void> | undefined
 }
@@ -39,12 +45,21 @@ export const makeHub = (engineHints: Engine["hints"]): Hub => {
 
   const tell = ({ id, owner }: Pick<StorageKey, "owner" | "id">): void => {
     if (owners.size === 0) return
-    for (const watcher of owners.get(owner)?.watchers.get(id) ?? []) watcher()
+    const found = owners.get(owner)
+    if (found === undefined) return
+    for (const watcher of found.byId.get(id) ?? []) watcher()
+    for (const [prefix, watchers] of found.byPrefix) {
+      if (id.startsWith(prefix)) for (const watcher of watchers) watcher()
+    }
   }
 
-  const tellAll = ({ watchers }: Owner): void => {
-    for (const ofRecord of watchers.values()) for (const watcher of ofRecord) watcher()
+  const tellAll = ({ byId, byPrefix }: Owner): void => {
+    for (const watchers of [...byId.values(), ...byPrefix.values()]) for (const watcher of watchers) watcher()
   }
+
+  /** Where the watchers of a record, or of a prefix, are kept. */
+  const placeOf = ({ byId, byPrefix }: Owner, target: StorageKey | StoragePrefix): readonly [Watchers, string] =>
+    isStoragePrefix(target) ? [byPrefix, target.idPrefix] : [byId, target.id]
 
   const hear = (name: string, owner: Owner) =>
     engineHints === undefined
@@ -56,40 +71,43 @@ export const makeHub = (engineHints: Engine["hints"]): Hub => {
           { startImmediately: true }
         )
 
-  const join = ({ id, owner: name }: StorageKey, watcher: Watcher) =>
+  const join = (target: StorageKey | StoragePrefix, watcher: Watcher) =>
     Effect.suspend(() => {
+      const name = target.owner
       const known = owners.get(name)
-      const owner: Owner = known ?? { watchers: new Map(), fiber: undefined }
+      const owner: Owner = known ?? { byId: new Map(), byPrefix: new Map(), fiber: undefined }
       owners.set(name, owner)
-      const ofRecord = owner.watchers.get(id)
-      if (ofRecord === undefined) owner.watchers.set(id, new Set([watcher]))
-      else ofRecord.add(watcher)
+      const [place, id] = placeOf(owner, target)
+      const watchers = place.get(id)
+      if (watchers === undefined) place.set(id, new Set([watcher]))
+      else watchers.add(watcher)
       if (known !== undefined) return Effect.void
       return Effect.map(hear(name, owner), (fiber) => {
         owner.fiber = fiber
       })
     })
 
-  const leave = ({ id, owner: name }: StorageKey, watcher: Watcher) =>
+  const leave = (target: StorageKey | StoragePrefix, watcher: Watcher) =>
     Effect.sync(() => {
-      const owner = owners.get(name)
-      const ofRecord = owner?.watchers.get(id)
-      if (owner === undefined || ofRecord === undefined) return
-      ofRecord.delete(watcher)
-      if (ofRecord.size === 0) owner.watchers.delete(id)
-      if (owner.watchers.size > 0) return
-      owners.delete(name)
+      const owner = owners.get(target.owner)
+      if (owner === undefined) return
+      const [place, id] = placeOf(owner, target)
+      const watchers = place.get(id)
+      watchers?.delete(watcher)
+      if (watchers?.size === 0) place.delete(id)
+      if (owner.byId.size > 0 || owner.byPrefix.size > 0) return
+      owners.delete(target.owner)
       // Nobody waits for the engine, which may be in the middle of a connection to a server that does not answer.
       owner.fiber?.interruptUnsafe()
     })
 
   return {
     // A hint that has not been taken yet stands for all that follow.
-    hints: (key) =>
+    hints: (target) =>
       Stream.callback<void>(
         (queue) => {
           const watcher = () => void Queue.offerUnsafe(queue, undefined)
-          return Effect.acquireRelease(join(key, watcher), () => leave(key, watcher))
+          return Effect.acquireRelease(join(target, watcher), () => leave(target, watcher))
         },
         { bufferSize: 1, strategy: "dropping" }
       ),

@@ -16,8 +16,8 @@ import * as StorageKey from "../../StorageKey.ts"
 import * as StoragePrefix from "../../StoragePrefix.ts"
 import * as VersionedStore from "../../VersionedStore.ts"
 
-/** How many requests of one operation run at the same time. */
-export const concurrency = 16
+/** How many requests of one operation run at the same time: as many as the AWS SDK has sockets by default. */
+export const concurrency = 50
 
 const encoder = new TextEncoder()
 

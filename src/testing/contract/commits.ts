@@ -36,6 +36,12 @@ const versionOfAll = Effect.fnUntraced(function* (keys: ReadonlyArray<StorageKey
   }
 })
 
+const putTwo = (backend: StorageBackend["Service"], owner: string) =>
+  Effect.all({
+    a: backend.put(keyOf(owner, "a"), "data of a"),
+    b: backend.put(keyOf(owner, "b"), "data of b")
+  })
+
 /** The data of the owner's records, by id. */
 const dataOf = (owner: string) =>
   Effect.map(listAll(prefixOf(owner)), (records) => Object.fromEntries(records.map(({ data, key }) => [key.id, data])))
@@ -45,12 +51,13 @@ export const commits: ReadonlyArray<Draft> = [
     11,
     "a commit makes all of its steps, and returns the records that it wrote",
     Effect.fnUntraced(function* (backend, owner) {
-      const [a, b, c] = (yield* putAll(owner, ["a", "b", "c"])) as unknown as Array<VersionedRecord>
+      const { a, b } = yield* putTwo(backend, owner)
+      const c = yield* backend.put(keyOf(owner, "c"), "data of c")
       const expiresAt = yield* inSeconds(60)
       const [checked, changed, removed, created, byVersion] = yield* backend.commit(owner, [
-        check("a", a as VersionedRecord),
-        { ...write("b", b as VersionedRecord), expiresAt },
-        remove("c", c as VersionedRecord),
+        check("a", a),
+        { ...write("b", b), expiresAt },
+        remove("c", c),
         write("d", 0),
         check("e", 0)
       ])
@@ -71,7 +78,7 @@ export const commits: ReadonlyArray<Draft> = [
     11,
     "a commit changes nothing if one step is refused, and names the first one with the true record",
     Effect.fnUntraced(function* (backend, owner) {
-      const [a, b] = (yield* putAll(owner, ["a", "b"])) as unknown as readonly [VersionedRecord, VersionedRecord]
+      const { a, b } = yield* putTwo(backend, owner)
       const newest = yield* backend.put(keyOf(owner, "b"), "newest")
       const before = yield* dataOf(owner)
       const refused: ReadonlyArray<readonly [Step, actual: number | undefined]> = [
@@ -127,7 +134,7 @@ export const commits: ReadonlyArray<Draft> = [
     11,
     "a commit of checks alone succeeds only if all of them hold",
     Effect.fnUntraced(function* (backend, owner) {
-      const [a, b] = (yield* putAll(owner, ["a", "b"])) as unknown as readonly [VersionedRecord, VersionedRecord]
+      const { a, b } = yield* putTwo(backend, owner)
       const checks = [check("a", a), check("b", b.version), check("c", 0)]
       assert.deepStrictEqual(yield* backend.commit(owner, checks), [undefined, undefined, undefined])
       const newest = yield* backend.put(keyOf(owner, "b"), "newest")
@@ -141,7 +148,7 @@ export const commits: ReadonlyArray<Draft> = [
     "of commits and single writes that change the same records exactly one wins",
     Effect.fnUntraced(function* (backend, owner) {
       for (let round = 0; round < 5; round++) {
-        const [a, b] = (yield* putAll(owner, ["a", "b"])) as unknown as readonly [VersionedRecord, VersionedRecord]
+        const { a, b } = yield* putTwo(backend, owner)
         const writers = Array.from({ length: 12 }, (_, i) => {
           const data = `writer ${i}`
           if (i % 3 === 2) return Effect.asVoid(backend.putIfVersion(keyOf(owner, "a"), data, a))
@@ -166,7 +173,7 @@ export const commits: ReadonlyArray<Draft> = [
     "of two commits that each check what the other changes only one is made",
     Effect.fnUntraced(function* (backend, owner) {
       for (let round = 0; round < 5; round++) {
-        const [a, b] = (yield* putAll(owner, ["a", "b"])) as unknown as readonly [VersionedRecord, VersionedRecord]
+        const { a, b } = yield* putTwo(backend, owner)
         const skewed = [
           [check("a", a), write("b", b)],
           [write("a", a), check("b", b)]

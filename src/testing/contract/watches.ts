@@ -11,10 +11,11 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { StorageBackend } from "../../StorageBackend.ts"
 import type { StorageKey } from "../../StorageKey.ts"
+import type { StoragePrefix } from "../../StoragePrefix.ts"
 import * as VersionedStore from "../../VersionedStore.ts"
 import * as assert from "../internal/assert.ts"
 import { type Draft, example } from "../internal/drafts.ts"
-import { inSeconds, keyOf, newOwner, PatienceMillis } from "../internal/support.ts"
+import { inSeconds, keyOf, newOwner, PatienceMillis, prefixOf } from "../internal/support.ts"
 
 type Backend = StorageBackend["Service"]
 
@@ -44,13 +45,13 @@ const collect = Effect.fnUntraced(function* <A, E>(stream: Stream.Stream<A, E>) 
 const valuesOf = (store: Store, key: VersionedStore.Key, options: VersionedStore.WatchOptions) =>
   store.watch(key, options).pipe(Stream.map(Option.match({ onNone: () => -1, onSome: ({ value }) => value })))
 
-/** Expects a hint after each of several changes of a record. */
+/** Expects a hint after each of several changes of a record, or of records with a prefix. */
 const hintsFollow = Effect.fnUntraced(function* (
   backend: Backend,
-  key: StorageKey,
+  target: StorageKey | StoragePrefix,
   changes: ReadonlyArray<Effect.Effect<unknown, unknown>>
 ) {
-  const hints = yield* collect(backend.hints(key))
+  const hints = yield* collect(backend.hints(target))
   for (const [index, change] of changes.entries()) {
     yield* change
     yield* hints.next(`the hint of change ${index}`)
@@ -70,6 +71,19 @@ export const watches: ReadonlyArray<Draft> = [
         Effect.flatMap(read, (record) => backend.deleteIfVersion(key, record)),
         backend.put(key, "3"),
         backend.delete(key)
+      ])
+    })
+  ),
+
+  example(
+    12,
+    "a hint follows each change of a record whose id starts with a prefix",
+    Effect.fnUntraced(function* (backend, owner) {
+      const [one, other] = [keyOf(owner, "a/1"), keyOf(owner, "a/2")]
+      yield* hintsFollow(backend, prefixOf(owner, "a/"), [
+        backend.put(one, "1"),
+        backend.put(other, "1"),
+        backend.delete(one)
       ])
     })
   ),
