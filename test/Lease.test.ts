@@ -112,6 +112,23 @@ describe("Lease", () => {
     }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
   )
 
+  it.effect("is left to another process by one that takes it again and again", () =>
+    Effect.gen(function* () {
+      const [alpha, beta] = [yield* newProcess("alpha"), yield* newProcess("beta")]
+      const shares = { alpha: 0, beta: 0 }
+      const work = (name: keyof typeof shares) =>
+        Effect.andThen(
+          Effect.sleep("2 millis"),
+          Effect.sync(() => shares[name]++)
+        )
+      yield* Effect.forkChild(Effect.forever(alpha.withLease(work("alpha"))))
+      yield* Effect.forkChild(Effect.forever(beta.withLease(work("beta"))))
+      yield* Effect.repeat(TestClock.adjust("1 millis"), { times: 2000 })
+      assert.isAbove(shares.alpha, 50)
+      assert.isAbove(shares.beta, 50)
+    }).pipe(Effect.provide(InMemory.layer))
+  )
+
   it.effect("does not wait for hints that do not end", () =>
     Effect.gen(function* () {
       const alpha = yield* newProcess("alpha")
