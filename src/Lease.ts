@@ -111,7 +111,8 @@ export type AcquireError = StorageKey.InvalidKey | StorageError.CapacityExceeded
  * once its whole time to live has passed. So a process that gives up waiting should wait longer than the time to live.
  *
  * Two requests if the lease is free, one for each look, one for each renewal, and one for the release. If others of the
- * same process wait, the release hands the lease over in its one request, up to 16 times in a row.
+ * same process wait, the release hands the lease over in its one request. A process that got the lease 16 times in a
+ * row, handed over or taken again at once, then leaves it to others for a moment.
  *
  * @example
  * ```ts
