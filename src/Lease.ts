@@ -17,6 +17,7 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import { toMillis } from "./internal/time.ts"
@@ -105,12 +106,13 @@ export type AcquireError = StorageKey.InvalidKey | StorageError.CapacityExceeded
  * Takes a lease, waits for it if another holds it, and holds it until the scope is closed, which releases it. The work
  * is not interrupted if the lease is lost: race it with `lost`, or use {@link withLease}.
  *
- * The waiters of one process queue, and only the first one looks: every tenth of the time to live, at least every
- * 250 ms, and on hints. A waiter that is interrupted leaves no lease behind. If a holder has died, it is followed once
- * its whole time to live has passed. So a process that gives up waiting should wait longer than the time to live.
+ * The waiters of one process queue, and only the first one looks: on average every tenth of the time to live, at least
+ * every 250 ms, and on hints. A waiter that is interrupted leaves no lease behind. If a holder has died, it is followed
+ * once its whole time to live has passed. So a process that gives up waiting should wait longer than the time to live.
  *
  * Two requests if the lease is free, one for each look, one for each renewal, and one for the release. If others of the
- * same process wait, the release hands the lease over in its one request, up to 16 times in a row.
+ * same process wait, the release hands the lease over in its one request. A process that got the lease 16 times in a
+ * row, handed over or taken again at once, then leaves it to others for a moment.
  *
  * @example
  * ```ts
@@ -175,7 +177,8 @@ export const tryAcquire = (
  * and fails with `LeaseLost`. If it succeeds, it held the lease from its start to its end, by the clocks of this
  * process. It may be a function that gets the lease, for its token and its commits.
  *
- * A lease within the same lease would wait for itself, and is a defect. The rest is as {@link acquire} says.
+ * A lease within the same lease, or in a scope that holds it, would wait for itself, and is a defect. The rest is as
+ * {@link acquire} says.
  *
  * @example
  * ```ts
@@ -204,7 +207,8 @@ export const withLease =
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         const outer = yield* HeldByFiber
-        const claim = yield* makeClaim(key, options, outer)
+        const inScope = Option.match(yield* Effect.serviceOption(Scope.Scope), { onNone: () => [], onSome: claimsOf })
+        const claim = yield* makeClaim(key, options, [...outer, ...inScope])
         yield* takePatiently(claim, restore)
         const lease = toLease(claim)
         const work = Effect.suspend(() => (Effect.isEffect(effect) ? effect : effect(lease))).pipe(
@@ -225,6 +229,8 @@ const HeldByFiber = Context.Reference<ReadonlyArray<Claim>>("effect-versioned-st
 
 /** The leases that end with a scope. */
 const heldByScope = new WeakMap<Scope.Scope, ReadonlyArray<Claim>>()
+
+const claimsOf = (scope: Scope.Scope) => (heldByScope.get(scope) ?? []).filter(({ error }) => error === undefined)
 
 const makeClaim = Effect.fnUntraced(function* (
   { id, owner }: Key,
@@ -264,11 +270,10 @@ const inScope = <E>(
     Effect.gen(function* () {
       const scope = yield* Effect.scope
       // In one scope, a second claim would wait for the end of the scope, and so for itself.
-      const inScope = () => (heldByScope.get(scope) ?? []).filter(({ error }) => error === undefined)
       const outer = yield* HeldByFiber
-      const claim = yield* makeClaim(key, options, waits ? [...outer, ...inScope()] : outer)
+      const claim = yield* makeClaim(key, options, waits ? [...outer, ...claimsOf(scope)] : outer)
       yield* take(claim, restore)
-      heldByScope.set(scope, [...inScope(), claim])
+      heldByScope.set(scope, [...claimsOf(scope), claim])
       yield* Scope.addFinalizer(scope, Hold.release(claim))
       return toLease(claim)
     })

@@ -5,7 +5,6 @@
  * checks all that was read and writes all that was written. If another writer has changed one of the records meanwhile,
  * the function runs again.
  */
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -42,8 +41,9 @@ import {
  * What the function of a transaction reads and writes by. The stores are all of one backend, and the records all of the
  * transaction's owner; anything else is a defect.
  *
- * A record is read from the backend at most once, and a read returns what the transaction has written before. A record
- * that is written without having been read is read first, since the commit expects the record that was there.
+ * A record is read from the backend once, unless several fibers ask for it before the first answer, which then counts
+ * for all of them. A read returns what the transaction has written before. A record that is written without having been
+ * read is read first, since the commit expects the record that was there.
  *
  * @category models
  * @since 0.1.0
@@ -207,7 +207,6 @@ const join = <A, E, R>(
     Effect.suspend(() => f(makeHandle(state)))
   )
   return Effect.flatMap(Effect.exit(run), (exit) => {
-    if (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) return exit
     if (outer.isOver) return dieOver(outer)
     if (isStale(state)) return join(outer, owner, f)
     if (Exit.isSuccess(exit)) for (const [id, written] of state.writes) outer.writes.set(id, written)
@@ -269,10 +268,7 @@ const runOnce = <A, E, R>(owner: string, f: (tx: Transaction) => Effect.Effect<A
       ),
       {
         onSuccess: (value) => land(Effect.succeed(value)),
-        onFailure: (cause) => {
-          const failure = Effect.failCause(cause)
-          return Cause.hasInterrupts(cause) ? Effect.succeed(failure) : refute(failure)
-        }
+        onFailure: (cause) => refute(Effect.failCause(cause))
       }
     )
   })

@@ -935,7 +935,8 @@ export const make = Effect.fnUntraced(function* <S extends Schema.Constraint>(op
       let cursor: string | undefined
       do {
         const page = yield* Effect.catchTag(pageOf({ owner, idPrefix, cursor }), "InvalidCursor", Effect.die)
-        const each = yield* Effect.forEach(page.records, ({ key }) => backend.delete(key), { concurrency: 16 })
+        const remove = ({ key }: VersionedRecord) => outside(backend, key, backend.delete(key))
+        const each = yield* Effect.forEach(page.records, remove, { concurrency: 16 })
         removed += each.filter((wasThere) => wasThere).length
         cursor = page.cursor
       } while (cursor !== undefined)

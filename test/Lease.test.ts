@@ -1,6 +1,6 @@
 import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, type Duration, Effect, Exit, Fiber, Schema, Scope } from "effect"
+import { Clock, Deferred, type Duration, Effect, Exit, Fiber, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InMemory from "../src/engine/InMemory.ts"
 import * as Lease from "../src/Lease.ts"
@@ -110,6 +110,40 @@ describe("Lease", () => {
       yield* Fiber.join(waiting)
       assert.deepStrictEqual(beta.requests, ["get", "get", "putIfVersion"])
     }).pipe(Effect.scoped, Effect.provide(InMemory.layer))
+  )
+
+  it.effect("is left to another process by one that takes it again and again", () =>
+    Effect.gen(function* () {
+      const [alpha, beta] = [yield* newProcess("alpha"), yield* newProcess("beta")]
+      const shares = { alpha: 0, beta: 0 }
+      const work = (name: keyof typeof shares) =>
+        Effect.andThen(
+          Effect.sleep("2 millis"),
+          Effect.sync(() => shares[name]++)
+        )
+      yield* Effect.forkChild(Effect.forever(alpha.withLease(work("alpha"))))
+      yield* Effect.forkChild(Effect.forever(beta.withLease(work("beta"))))
+      yield* Effect.repeat(TestClock.adjust("1 millis"), { times: 2000 })
+      assert.isAbove(shares.alpha, 50)
+      assert.isAbove(shares.beta, 50)
+    }).pipe(Effect.provide(InMemory.layer))
+  )
+
+  it.effect("does not wait for hints that do not end", () =>
+    Effect.gen(function* () {
+      const alpha = yield* newProcess("alpha")
+      const scope = yield* Scope.make()
+      yield* alpha.acquire.pipe(Scope.provide(scope))
+      const hints = () => Stream.fromEffect(Effect.uninterruptible(Effect.never))
+      const backend = { ...(yield* StorageBackend), hints }
+      const waiting = yield* Effect.forkChild(
+        Effect.provideService(Lease.withLease(key, options)(Effect.void), StorageBackend, backend)
+      )
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      yield* pass(1)
+      assert.isDefined(waiting.pollUnsafe())
+    }).pipe(Effect.provide(InMemory.layer))
   )
 
   describe("of a holder that is gone", () => {
@@ -552,6 +586,7 @@ describe("Lease", () => {
         yield* alpha.withLease(dies(alpha.withLease(Effect.void), message))
         yield* alpha.withLease(dies(Effect.scoped(alpha.tryAcquire), message))
         yield* Effect.scoped(Effect.andThen(alpha.acquire, dies(alpha.acquire, message)))
+        yield* Effect.scoped(Effect.andThen(alpha.acquire, dies(alpha.withLease(Effect.void), message)))
         yield* Effect.scoped(Effect.andThen(alpha.acquire, failsWith(alpha.tryAcquire, "LeaseTaken")))
 
         const lease = yield* alpha.acquire

@@ -346,13 +346,14 @@ describe("a defect", () => {
         counters.updateEffect(key, Effect.succeed),
         counters.upsert(key, () => 1),
         counters.touch(key, "1 hour"),
-        Effect.suspend(() => counters.set(key, 2)),
-        Effect.suspend(() => counters.create(key, 2)),
-        Effect.suspend(() => counters.setIfVersion(record, 2)),
-        Effect.suspend(() => counters.setIfMatch(key, record.etag, 2)),
-        Effect.suspend(() => counters.remove(key)),
-        Effect.suspend(() => counters.removeIfVersion(record)),
-        Effect.suspend(() => counters.removeIfMatch(key, record.etag))
+        counters.set(key, 2),
+        counters.create(key, 2),
+        counters.setIfVersion(record, 2),
+        counters.setIfMatch(key, record.etag, 2),
+        counters.remove(key),
+        counters.removeIfVersion(record),
+        counters.removeIfMatch(key, record.etag),
+        counters.removeAll({ owner })
       ]
       for (const write of writes) {
         const run = Transaction.run(owner, (tx) => Effect.andThen(tx.get(counters, "a"), write))
@@ -423,6 +424,20 @@ describe("fibers of one transaction", () => {
     }).pipe(onMemory)
   )
 })
+
+it.effect("an interruption from within because of reads that never stood together is none", () =>
+  Effect.gen(function* () {
+    const { counters, others } = yield* counted()
+    const both = Effect.andThen(others.set({ owner, id: "a" }, 2), others.set({ owner, id: "b" }, 2))
+    let runs = 0
+    const compare = Effect.fnUntraced(function* (tx: Transaction.Transaction) {
+      const a = yield* tx.get(counters, "a")
+      if (runs++ === 0) yield* elsewhere(both)
+      return a === (yield* tx.get(counters, "b")) ? a : yield* Effect.interrupt
+    })
+    assert.deepStrictEqual([yield* Transaction.run(owner, compare), runs], [2, 2])
+  }).pipe(onMemory)
+)
 
 it.effect("a value that is too large because of reads that never stood together is none", () =>
   Effect.gen(function* () {

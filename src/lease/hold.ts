@@ -6,8 +6,9 @@ import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import type { Step } from "../StorageBackend.ts"
 import { isConflict } from "../update/attempt.ts"
+import { monotonicMillis } from "../update/retry.ts"
 import { LeaseLost } from "./errors.ts"
-import { type Claim, isOf, left, maxHandovers, passTurn } from "./local.ts"
+import { type Claim, isOf, left, maxHandovers, passTurn, writeOf } from "./local.ts"
 import { adopt, look, nextOf, type Seen, send, within } from "./requests.ts"
 
 /** Tells the claim's caller that it has the lease no more. */
@@ -99,7 +100,10 @@ const passOn = Effect.fnUntraced(function* (claim: Claim) {
   if (next !== undefined && !next.isGone) local.queue.unshift(next)
   // The write was not applied, or a renewal was on its way and landed first.
   if (Result.isFailure(sent) || (seen !== undefined && adopt(claim, seen))) return claim
-  passTurn(local, local.handovers < maxHandovers ? "Look" : "LetOthersFirst")
+  if (seen !== undefined && seen.stored.holder === null) {
+    local.released = { write: writeOf(seen.record), atMillis: monotonicMillis(local.clock) }
+  }
+  passTurn(local)
 })
 
 const give = (next: Claim): Claim | undefined => {

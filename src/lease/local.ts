@@ -18,7 +18,7 @@ import type { Stored } from "./stored.ts"
 /** The most leases that a process remembers beside those that it uses. */
 const maxIdle = 10_000
 
-/** How often a lease is handed over within a process before other processes get their chance. */
+/** How often a process gets a lease again, handed over or taken at once, before others get their chance. */
 export const maxHandovers = 16
 
 export interface Local {
@@ -31,9 +31,11 @@ export interface Local {
   /** The write of another holder that was seen last, and the monotonic time after the answer that first showed it. */
   seen: { readonly write: string; readonly holder: string; readonly sinceMillis: number } | undefined
   highestToken: number
-  /** How often the lease was handed over within this process in a row, and since when, in monotonic milliseconds. */
+  /** How often this process got the lease again in a row, and since when, in monotonic milliseconds. */
   handovers: number
   takenAtMillis: number
+  /** The write by which this process released the lease last, and the monotonic time of that. */
+  released: { readonly write: string; readonly atMillis: number } | undefined
 }
 
 /** A time, by both clocks of this process. */
@@ -92,7 +94,8 @@ export const localOf = (backend: StorageBackend["Service"], clock: Clock.Clock, 
     seen: undefined,
     highestToken: 0,
     handovers: 0,
-    takenAtMillis: 0
+    takenAtMillis: 0,
+    released: undefined
   }
   if (locals.size >= maxIdle) forgetOldest(locals)
   locals.set(name, local)
@@ -127,7 +130,8 @@ export const enqueue = (claim: Claim): void => {
 }
 
 /** Gives the turn to the claim that has waited longest. */
-export const passTurn = (local: Local, turn: Turn = "Look"): void => {
+export const passTurn = (local: Local): void => {
+  const turn = local.handovers < maxHandovers ? "Look" : "LetOthersFirst"
   local.current = local.queue.shift()
   if (local.current !== undefined) Deferred.doneUnsafe(local.current.turn, Effect.succeed(turn))
 }
@@ -154,10 +158,13 @@ export const left = (claim: Claim): number => (claim.held === undefined ? 0 : le
 /** Whether a record's lease is that of a claim. */
 export const isOf = ({ grant }: Claim, stored: Stored): boolean => stored.grant === grant && stored.holder !== null
 
+/** Names a write of the lease's record. */
+export const writeOf = ({ version, writeId }: VersionedRecord): string => `${version}/${writeId}`
+
 /** Remembers a write of the lease that was seen: how long it has stood is counted from the first time. */
 export const remember = (local: Local, record: VersionedRecord, stored: Stored): number => {
   local.highestToken = Math.max(local.highestToken, stored.token)
-  const write = `${record.version}/${record.writeId}`
+  const write = writeOf(record)
   if (local.seen?.write !== write) {
     local.seen = { write, holder: stored.holder ?? "", sinceMillis: monotonicMillis(local.clock) }
   }

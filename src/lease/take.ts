@@ -2,7 +2,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Stream from "effect/Stream"
@@ -10,7 +10,7 @@ import type { Backend, CapacityExceeded } from "../StorageError.ts"
 import { monotonicMillis } from "../update/retry.ts"
 import { LeaseTaken } from "./errors.ts"
 import { release, startRenewal } from "./hold.ts"
-import { type Claim, enqueue, isOf, remember } from "./local.ts"
+import { type Claim, enqueue, isOf, remember, writeOf } from "./local.ts"
 import { adopt, look, nextOf, type Seen, type Sent, send } from "./requests.ts"
 
 /** Lets an interruption of the caller through. */
@@ -19,20 +19,24 @@ export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect
 /** How long a claim waits at most after a hint. */
 const longestWaitAfterHintMillis = 20
 
+/** How long a lease must be free until those who get hints have looked. */
+const chanceMillis = longestWaitAfterHintMillis + 5
+
 /** How long a claim waits between two looks, on average. */
 const pollMillis = ({ ttlMillis }: Claim): number => Math.min(250, ttlMillis / 10)
 
 /**
- * For how long a process leaves the lease to others: for as long as it had it, but not longer than the others take to
- * look once. Those that get hints look within 20 ms.
+ * Leaves the lease to other processes: for as long as this one had it, but not longer than the others take to look
+ * once. Those that get hints look within 20 ms.
  */
-const othersMillis = (claim: Claim): number => {
-  const { clock, takenAtMillis } = claim.local
-  return Math.min(
-    pollMillis(claim) * 1.25,
-    Math.max(longestWaitAfterHintMillis + 5, monotonicMillis(clock) - takenAtMillis)
-  )
-}
+const letOthersFirst = (claim: Claim): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { clock, released, takenAtMillis } = claim.local
+    const now = monotonicMillis(clock)
+    const millis = Math.min(pollMillis(claim) * 1.25, Math.max(chanceMillis, now - takenAtMillis))
+    claim.local.released = undefined
+    return Effect.sleep(Math.max(0, (released?.atMillis ?? now) + millis - now))
+  })
 
 /**
  * Takes the lease for a claim, and keeps it alive. If the caller is interrupted meanwhile, no lease is left behind.
@@ -50,7 +54,7 @@ export const take = (
     }
     enqueue(claim)
     const turn = yield* restore(Deferred.await(claim.turn))
-    if (turn === "LetOthersFirst") yield* restore(Effect.sleep(othersMillis(claim)))
+    if (turn === "LetOthersFirst" && isPatient) yield* restore(letOthersFirst(claim))
     if (turn !== "Granted") yield* takeInTurn(claim, restore, isPatient)
     // An interruption that came while the lease was taken.
     yield* restore(Effect.void)
@@ -99,14 +103,23 @@ const untilFree = (claim: Claim, { record, stored }: Seen): number => {
   return remember(claim.local, record, stored) + stored.ttlMillis - monotonicMillis(claim.local.clock)
 }
 
+/** A process that takes a lease at once after it has released it has left no chance to others. */
+const countTaking = (local: Claim["local"], seen: Seen | undefined): void => {
+  const { handovers, released } = local
+  const now = monotonicMillis(local.clock)
+  const isAgain =
+    seen !== undefined && writeOf(seen.record) === released?.write && now - released.atMillis < chanceMillis
+  local.handovers = isAgain ? handovers + 1 : 0
+  if (!isAgain) local.takenAtMillis = now
+}
+
 /** Writes the claim's grant over what was seen. */
 const tryTake = (claim: Claim, seen: Seen | undefined) =>
   Effect.suspend(() => {
     const { local } = claim
     // After the record was deleted, the time makes the token higher than any before.
     const first = seen === undefined ? Math.floor(local.clock.currentTimeMillisUnsafe() * 1000) : 0
-    local.handovers = 0
-    local.takenAtMillis = monotonicMillis(local.clock)
+    countTaking(local, seen)
     const next = nextOf(claim, Math.max(first, local.highestToken + 1, (seen?.stored.token ?? 0) + 1))
     return send(claim, next, seen?.record)
   })
@@ -136,7 +149,8 @@ const makeHints = ({ local: { backend, key } }: Claim) => {
     next: Effect.suspend(() =>
       Effect.flatMap(listening === undefined ? listen : Effect.succeed(listening), ({ hints }) => Queue.take(hints))
     ),
-    end: Effect.suspend(() => (listening === undefined ? Effect.void : Fiber.interrupt(listening.fiber)))
+    // The claim may have the lease already, so it waits for nothing that the backend does.
+    end: Effect.sync(() => listening?.fiber.interruptUnsafe())
   }
 }
 

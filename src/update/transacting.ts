@@ -101,10 +101,9 @@ export const problemInTransaction = (
   return Effect.die(new Error(`The record at ${key} is part of this transaction: change it by tx`))
 }
 
-/** Runs a write that belongs to no transaction. */
+/** Runs a write that belongs to no transaction. Which fiber runs it is known only then. */
 export const outside = <A, E, R>(
   backend: Service,
   key: StorageKey,
   write: Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
-  running === 0 ? write : Effect.withFiber((fiber) => problemInTransaction(fiber, backend, key) ?? write)
+): Effect.Effect<A, E, R> => Effect.withFiber((fiber) => problemInTransaction(fiber, backend, key) ?? write)

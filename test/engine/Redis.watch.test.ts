@@ -190,6 +190,24 @@ describe.skipIf(noServer)("a watch of a record in Redis", () => {
     })
   )
 
+  it.live("warns once also through NodeRedis.layer, however often it tries to subscribe", () =>
+    Effect.gen(function* () {
+      const warnings: Array<string> = []
+      const logger = Logger.make(({ message }) => void warnings.push(String(message)))
+      const server = yield* newServer()
+      yield* ask(server, "ACL", "SETUSER", "app", "on", ">pass-word", "~*", "+@all", "resetchannels")
+      const proxy = yield* redisProxy(server, () => "pass")
+      const countTries = () => proxy.commands.filter(([name = ""]) => /^subscribe$/i.test(name)).length
+      yield* Effect.gen(function* () {
+        const url = as(proxy.url, "app", "pass-word")
+        const [store] = yield* open(url, "evs", NodeRedis.layer({ url }))
+        yield* watching(store)
+        yield* until(() => countTries() === 3)
+      }).pipe(Effect.provide(Logger.layer([logger])))
+      assert.strictEqual(warnings.length, 1)
+    })
+  )
+
   it.live("reads on its schedule and warns once, for a user who may not use channels, whose writes succeed", () =>
     Effect.gen(function* () {
       const warnings: Array<string> = []

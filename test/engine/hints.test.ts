@@ -123,4 +123,14 @@ describe("the hints of an engine", () => {
       assert.strictEqual(runs.length, 5)
     })
   )
+
+  it.effect("do not hold up who watches no more, however long the engine takes to end them", () =>
+    Effect.gen(function* () {
+      const hints: Engine["hints"] = () => Stream.fromEffect(Effect.uninterruptible(Effect.never))
+      const { fiber } = yield* counting(make({ ...makeEngine().engine, hints }))
+      const leaving = yield* Effect.forkChild(Fiber.interrupt(fiber))
+      for (let turn = 0; turn < 10; turn++) yield* Effect.yieldNow
+      assert.isDefined(leaving.pollUnsafe())
+    })
+  )
 })

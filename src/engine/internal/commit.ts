@@ -112,10 +112,10 @@ const decode = (
 
 const problemOfWrite = (key: StorageKey.StorageKey, { data, expected }: Contract.Write, maxDataBytes: number) => {
   const version = typeof expected === "number" ? expected : expected.version
-  return version === Contract.maxVersion
-    ? capacityExceeded(key, { _tag: "Refused", current: undefined })
-    : problemOfData(key, data, maxDataBytes)
+  return version === Contract.maxVersion ? pastLastVersion(key) : problemOfData(key, data, maxDataBytes)
 }
+
+const pastLastVersion = (key: StorageKey.StorageKey) => capacityExceeded(key, { _tag: "Refused", current: undefined })
 
 const decodeStep = (key: StorageKey.StorageKey, step: Contract.Step): Step => {
   const expectation = toExpectation(step.expected)
@@ -220,9 +220,9 @@ const makeLand = (
     const isRemembered = remembersCommits ? rememberFrom(fiber) : neverRemembered
     const settle = (answer: Answer, ambiguity: StorageError.Backend | undefined): CommitEffect => {
       const resent = ambiguity === undefined && round < maxRounds ? withFoundExpired(commit, answer, now) : undefined
-      return resent === undefined
-        ? settleCommit(commit, now, isRemembered(), answer, ambiguity)
-        : land(resent, call, round + 1)
+      if (resent === undefined) return settleCommit(commit, now, isRemembered(), answer, ambiguity)
+      const tooMany = resent.find((step) => step._tag === "Write" && step.version > Contract.maxVersion)
+      return tooMany === undefined ? land(resent, call, round + 1) : Effect.fail(pastLastVersion(tooMany.key))
     }
     const first = send(commit, now)
     const changed = steps.flatMap(({ _tag, key }) => (_tag === "Check" ? [] : key))

@@ -3,7 +3,7 @@
  * clients do as soon as the engine says so.
  */
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import type { StorageBackend } from "../../StorageBackend.ts"
@@ -88,16 +88,17 @@ export const makeHub = (engineHints: Engine["hints"]): Hub => {
     })
 
   const leave = (target: StorageKey | StoragePrefix, watcher: Watcher) =>
-    Effect.suspend(() => {
+    Effect.sync(() => {
       const owner = owners.get(target.owner)
-      if (owner === undefined) return Effect.void
+      if (owner === undefined) return
       const [place, id] = placeOf(owner, target)
       const watchers = place.get(id)
       watchers?.delete(watcher)
       if (watchers?.size === 0) place.delete(id)
-      if (owner.byId.size > 0 || owner.byPrefix.size > 0) return Effect.void
+      if (owner.byId.size > 0 || owner.byPrefix.size > 0) return
       owners.delete(target.owner)
-      return owner.fiber === undefined ? Effect.void : Fiber.interrupt(owner.fiber)
+      // Nobody waits for the engine, which may be in the middle of a connection to a server that does not answer.
+      owner.fiber?.interruptUnsafe()
     })
 
   return {

@@ -1,4 +1,5 @@
 /** Promise 11, and what the other promises say of commits. */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/testing/TestClock"
@@ -262,6 +263,11 @@ export const commits: ReadonlyArray<Draft> = [
       yield* backend.commit(owner, [check("a", a), check("last", maxVersion)])
       const full = backend.commit(owner, [write("a", a), write("last", maxVersion)])
       assert.strictEqual((yield* failsWith(full, "CapacityExceeded")).resource, "Versions")
+      const expiresAtSeconds = Math.floor((yield* Clock.currentTimeMillis) / 1000) - 1
+      yield* plant(keyOf(owner, "expired"), { ...foreign, data: "old", version: maxVersion, expiresAtSeconds })
+      const overExpired = backend.commit(owner, [write("a", a), write("expired", 0)])
+      assert.strictEqual((yield* failsWith(overExpired, "CapacityExceeded")).resource, "Versions")
+      assertSame(yield* backend.get(keyOf(owner, "a")), a)
       yield* failsWith(backend.commit(owner, [write("b", 0), write("a", { ...a, data: "other" })]), "VersionConflict")
       const [ours] = yield* backend.commit(owner, [write("a", a), write("b", 0)])
       assert.strictEqual(ours?.version, 6)

@@ -35,9 +35,12 @@ const listenBySubscribe =
     isSharded
       ? Effect.never
       : Effect.scoped(
-          Effect.flatMap(redis.subscribe(name), (messages) => {
+          Effect.gen(function* () {
+            const messages = yield* redis.subscribe(name)
+            // If the service could not subscribe, only its queue has failed. `onHeard` stands for all messages so far.
+            yield* Queue.clear(messages)
             onHeard()
-            return Effect.forever(Effect.map(Queue.take(messages), ({ message }) => onMessage(message)))
+            return yield* Effect.forever(Effect.map(Queue.take(messages), ({ message }) => onMessage(message)))
           })
         )
 
