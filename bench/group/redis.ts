@@ -3,7 +3,7 @@ import { createHash } from "node:crypto"
 import { Context, Effect, Layer } from "effect"
 import { createClient } from "redis"
 import { fields, keysOf } from "../../dist/engine/internal/redis/layout.js"
-import { writeScript } from "../../dist/engine/internal/redis/scripts.js"
+import { makeChangeScripts } from "../../dist/engine/internal/redis/scripts.js"
 import * as Redis from "../../dist/engine/Redis.js"
 import * as RedisClient from "../../dist/redis/RedisClient.js"
 import * as RedisServer from "../../examples/RedisServer.ts"
@@ -41,8 +41,9 @@ const makeBare = Effect.fnUntraced(function* (url: string) {
     (client) => Effect.sync(() => client.destroy())
   )
   const { expiry, index, record } = keysOf("bare", owner)
-  const sha = createHash("sha1").update(writeScript.lua).digest("hex")
-  yield* Effect.promise(() => client.sendCommand(["SCRIPT", "LOAD", writeScript.lua]))
+  const { lua } = makeChangeScripts("PUBLISH").write
+  const sha = createHash("sha1").update(lua).digest("hex")
+  yield* Effect.promise(() => client.sendCommand(["SCRIPT", "LOAD", lua]))
   let writes = 0
   const write = (id: string, ...expected: [kind: string, version: string, match: string]) => {
     const now = String(Math.floor(Date.now() / 1000))
