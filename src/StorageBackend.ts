@@ -166,9 +166,9 @@ export class StorageBackend extends Context.Service<
     ) => Effect.Effect<VersionedRecord, StorageError.RecordNotFound | StorageError.Backend>
 
     /**
-     * Reads up to 100 records at once: in the order asked, and undefined for each that is not there. One request on
-     * DynamoDB, SQLite and in memory, and one for each owner on Redis. If DynamoDB leaves out some of the records,
-     * those are asked for again under the retry schedule.
+     * Reads up to 100 records at once: in the order asked, and undefined for each that is not there. One request, or on
+     * Redis one for each owner. If DynamoDB leaves out some of the records, those are asked for again: at once if some
+     * were read, and otherwise under the retry schedule.
      *
      * Each record is as of its own read, so together they are no snapshot. More than 100 keys are a defect. Source:
      * `BatchGetItem` of DynamoDB's API, which sets the limit.
@@ -221,11 +221,11 @@ export class StorageBackend extends Context.Service<
      * are of different records, and take at most 4,000,000 bytes together: for each step 200, and the bytes of owner,
      * id and data. Otherwise the commit fails with `InvalidCommit` before anything is sent.
      *
-     * One request. A step that creates a record takes one request more if an expired record is still stored there. A
-     * commit of one step is a compare-and-set, a conditional delete or a read, at the price of that. On DynamoDB each
-     * record of a commit costs twice the units of a single write, also if it is only checked; a commit of checks alone
-     * costs twice the units of single reads. Source: `TransactWriteItems` and `TransactGetItems` of DynamoDB's API,
-     * which set the limits of steps and bytes.
+     * One request, and on PostgreSQL one transaction of 3 to 5 statements. A step that creates a record takes one
+     * request more if an expired record is still stored there. A commit of one step is a compare-and-set, a conditional
+     * delete or a read, at the price of that. On DynamoDB each record of a commit costs twice the units of a single
+     * write, also if it is only checked. A commit of checks alone costs twice the units of single reads. Source:
+     * `TransactWriteItems` and `TransactGetItems` of DynamoDB's API, which set the limits of steps and bytes.
      */
     readonly commit: (
       owner: string,
@@ -262,8 +262,8 @@ export class StorageBackend extends Context.Service<
      * does. Subscribe before the first read.
      *
      * What this backend changes is signalled at once. What other clients change is signalled within milliseconds on
-     * Redis and SQLite, and never on DynamoDB. An expiry is not signalled. Hints that are not taken yet are one hint.
-     * Without a watcher nothing is asked of the engine.
+     * Redis and SQLite, on PostgreSQL only with its option `hints`, and never on DynamoDB. An expiry is not signalled.
+     * Hints that are not taken yet are one hint. Without a watcher nothing is asked of the engine.
      */
     readonly hints: (target: StorageKey.StorageKey | StoragePrefix) => Stream.Stream<void>
   }

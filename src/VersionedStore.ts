@@ -727,7 +727,8 @@ export interface VersionedStore<in out A, out RD = never, out RE = never> {
    *
    * It reads the record at first, on each hint that it may have changed, when it expires, and on a schedule, every
    * second by default. A change by this backend is seen at once. A change by another process is seen within
-   * milliseconds on Redis and SQLite. On DynamoDB it is seen at the next read on the schedule. Each watcher reads for
+   * milliseconds on Redis and SQLite. On DynamoDB, and on PostgreSQL without the option `hints`, it is seen at the next
+   * read on the schedule. Each watcher reads for
    * itself, one request a read: `Stream.share` lets many consumers share one.
    *
    * While the backend can't be reached, the watch goes on: it logs a warning, and emits again as soon as it can read.

@@ -30,7 +30,7 @@ export type RunInTransaction = (text: string, parameters: ReadonlyArray<unknown>
 export interface Send {
   /** Runs one statement, which is a transaction of its own. */
   readonly run: (text: string, parameters: ReadonlyArray<unknown>) => Effect.Effect<Rows, Backend>
-  /** Runs a transaction. It is rolled back if its body fails, is interrupted, or gives an answer that is not to be committed. */
+  /** Runs a transaction. It is rolled back if its body fails, is interrupted, or answers with what is not committed. */
   readonly transaction: <A>(
     body: (run: RunInTransaction) => Effect.Effect<A, SqlError | Backend>,
     isCommitted: (answer: A) => boolean
@@ -117,7 +117,7 @@ const transactionOn = <A>(
       Effect.flatMap((answer) => {
         if (!isCommitted(answer)) return Effect.as(rollback, answer)
         onCommit()
-        // If COMMIT was not sent, for the time was up just before it, the connection must not keep the transaction open.
+        // If the time was up just before COMMIT was sent, the connection must not keep the transaction open.
         return Effect.as(
           Effect.onError(restore(control("COMMIT")), () => rollback),
           answer
