@@ -116,9 +116,13 @@ export const makeLooks = Effect.fnUntraced(function* (
       yield* Effect.forEach(
         due,
         (sighting) =>
-          Effect.map(handle(sighting), (millis) => {
-            if (millis !== undefined) again(now() + millis)
-          }),
+          handle(sighting).pipe(
+            // One entry that can't be handled keeps no other waiting.
+            Effect.catchCause((cause) =>
+              Effect.logWarning(`Could not handle ${sighting.entry.what} of ${sighting.entry.executionId}`, cause)
+            ),
+            Effect.tap((millis) => Effect.sync(() => again(now() + (millis ?? pollMillis))))
+          ),
         { concurrency, discard: true }
       )
     } while (cursor !== undefined)

@@ -148,6 +148,8 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
   /** The result of an execution if there is one, whoever runs it. */
   const pollRun = Effect.fnUntraced(function* (workflow: Workflow.Any, executionId: string) {
     const record = yield* Effect.orDie(records.get(executionId, ids.run))
+    // If it has been removed after its time, the next call starts it anew.
+    if (record === undefined) known.delete(executionId)
     const run = record === undefined ? undefined : Stored.run.decode(record)
     if (run?.outcome === undefined || run.state === "ready" || run.state === "running") return Option.none()
     return Option.some(yield* yield* Stored.decodeOutcome(workflow, run.outcome))
@@ -238,7 +240,7 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
           : { workflow: parent.workflow._tag, executionId: parent.executionId }
       yield* create(executionId, workflow, payload, parentOf)
       if (discard) return
-      const execution = executions.get(executionId)
+      const execution = runningHere(executionId)
       if (execution !== undefined) return yield* Deferred.await(execution.settled)
       return Option.getOrElse(yield* pollRun(workflow, executionId), () => new Workflow.Suspended({}))
       // biome-ignore lint/suspicious/noExplicitAny: the interface's conditional type can't be met by an implementation.
@@ -347,7 +349,8 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
 
     scheduleClock: Effect.fnUntraced(function* (workflow, { clock: { duration, name }, executionId }) {
       const execution = runningHere(executionId)
-      if (execution?.steps.has(ids.clock(name))) return
+      if (execution === undefined) return yield* leave(undefined)
+      if (execution.steps.has(ids.clock(name))) return
       const atMillis = Math.min(lastMillis, Math.ceil(clock.currentTimeMillisUnsafe() + Duration.toMillis(duration)))
       const data = Stored.clock.encode({ atMillis })
       yield* Effect.orDie(
@@ -356,14 +359,10 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
           workflow: workflow._tag,
           what: `clock/${name}`,
           atMillis,
-          ...(execution !== undefined && execution.state.worker !== undefined && { worker: execution.state.worker })
+          ...(execution.state.worker !== undefined && { worker: execution.state.worker })
         })
       )
-      yield* Effect.orDie(
-        execution === undefined
-          ? createIfAbsent(executionId, ids.clock(name), data)
-          : writeStep(execution, ids.clock(name), data)
-      )
+      yield* Effect.orDie(writeStep(execution, ids.clock(name), data))
       yield* looks.at(executionId, atMillis)
     })
   })

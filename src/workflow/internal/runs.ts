@@ -67,6 +67,8 @@ export const makeRuns = (shared: Shared, engine: () => WorkflowEngine.WorkflowEn
 
   const start = (execution: Execution): void => {
     executions.set(execution.id, execution)
+    // Its workflow's Layer may have been closed meanwhile.
+    if (registered.get(execution.stored.workflow) !== execution.of) end(execution, "Stopped")
     shared.fork(drive(execution))
   }
 
@@ -267,9 +269,13 @@ export const makeRuns = (shared: Shared, engine: () => WorkflowEngine.WorkflowEn
       Effect.uninterruptible,
       (effect) => shared.deferredState.trackRun(instance, effect)
     )
-    const fiber = yield* Effect.forkDetach(run, { startImmediately: true })
-    execution.fiber = fiber
-    if (execution.end !== undefined) fiber.interruptUnsafe()
+    const fiber = yield* Effect.forkDetach(
+      Effect.withFiber((fiber) => {
+        execution.fiber = fiber
+        return run
+      }),
+      { startImmediately: true }
+    )
     yield* Fiber.await(fiber)
     execution.fiber = undefined
     return outcome
@@ -278,7 +284,7 @@ export const makeRuns = (shared: Shared, engine: () => WorkflowEngine.WorkflowEn
   /** Runs an execution until it is suspended, complete or another's. */
   const drive = (execution: Execution): Effect.Effect<void> =>
     Effect.gen(function* () {
-      for (;;) {
+      while (execution.end === undefined) {
         const outcome = yield* attempt(execution)
         if (execution.end !== undefined) break
         const isSuspended = Exit.isSuccess(outcome) && outcome.value._tag === "Suspended"
@@ -288,7 +294,6 @@ export const makeRuns = (shared: Shared, engine: () => WorkflowEngine.WorkflowEn
         } else {
           if (yield* complete(execution, outcome)) return
         }
-        if (execution.end !== undefined) break
       }
       yield* abandon(execution)
     })
@@ -377,6 +382,7 @@ export const makeRuns = (shared: Shared, engine: () => WorkflowEngine.WorkflowEn
       const state: Stored.Run = {
         state: "complete",
         epoch: execution.state.epoch,
+        ...(execution.state.worker !== undefined && { worker: execution.state.worker }),
         inbox: execution.state.inbox,
         resumes: execution.state.resumes,
         failed: false,
@@ -397,7 +403,7 @@ export const makeRuns = (shared: Shared, engine: () => WorkflowEngine.WorkflowEn
   const tooLarge = (workflow: string, executionId: string, part: string, limit: number, actual: number) =>
     new RecordTooLarge({ workflow, executionId, part, limit, actual })
 
-  /** Wakes the parent of a finished execution, and has it removed after the retention. It may be done again. */
+  /** Wakes the parent of a finished execution, and has the execution removed after the retention. It may be repeated. */
   const wrapUp = Effect.fnUntraced(function* (
     executionId: string,
     { parent, workflow }: Stored.Execution,
@@ -408,7 +414,8 @@ export const makeRuns = (shared: Shared, engine: () => WorkflowEngine.WorkflowEn
       executionId,
       workflow,
       what: "remove",
-      atMillis: (run.endedMillis ?? nowMillis()) + shared.retentionMillis
+      atMillis: (run.endedMillis ?? nowMillis()) + shared.retentionMillis,
+      ...(run.worker !== undefined && { worker: run.worker })
     })
   })
 

@@ -57,15 +57,16 @@ export const makeWorker = Effect.fnUntraced(function* (
 
   /** Puts right what those who held a slot before have left. */
   const recoverAll = Effect.fnUntraced(function* (slot: number, token: number) {
-    for (;;) {
-      const { records } = yield* Effect.catchTag(
-        backend.listByPrefix(names.marks(slot), { limit: 100 }),
+    let cursor: string | undefined
+    do {
+      const page = yield* Effect.catchTag(
+        backend.listByPrefix(names.marks(slot), { cursor, limit: 100 }),
         "InvalidCursor",
         Effect.die
       )
-      if (records.length === 0) return
-      yield* Effect.forEach(records, (mark) => recoverOne(mark, { slot, token }), { concurrency, discard: true })
-    }
+      yield* Effect.forEach(page.records, (mark) => recoverOne(mark, { slot, token }), { concurrency, discard: true })
+      cursor = page.cursor
+    } while (cursor !== undefined)
   })
 
   const recoverOne = (mark: VersionedRecord, dead: Stored.Worker) =>
@@ -75,7 +76,7 @@ export const makeWorker = Effect.fnUntraced(function* (
         VersionConflict: () => Effect.void,
         RecordNotFound: () => Effect.void
       })
-    )
+    ).pipe(Effect.catchCause((cause) => Effect.logWarning(`Could not put right the execution ${mark.key.id}`, cause)))
 
   /** Takes the first slot that is free. */
   const acquire: Effect.Effect<Held, InvalidKey | CapacityExceeded | Backend, Scope.Scope> = Effect.gen(function* () {
