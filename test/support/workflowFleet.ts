@@ -1,0 +1,220 @@
+/** Processes that run workflows, which are killed and stopped, and the process that gives them orders. */
+import { type ChildProcess, spawn } from "node:child_process"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import { Effect, Result } from "effect"
+import { DurableDeferred } from "effect/workflow"
+import { StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
+import type { Backend, InvalidCursor } from "../../src/StorageError.ts"
+import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { withDatabase } from "./sqlite.ts"
+import { until } from "./until.ts"
+import type { Begun, Execution } from "./workflowNotes.ts"
+import {
+  Approval,
+  Delivery,
+  Errand,
+  type ErrandPayload,
+  type Note,
+  Order,
+  type OrderPayload,
+  owner,
+  type Store,
+  type Work
+} from "./workflowWorker.ts"
+
+interface Worker {
+  readonly name: string
+  readonly child: ChildProcess
+  isReady: boolean
+}
+
+const startWorker = (work: Work): Worker => {
+  const script = join(import.meta.dirname, "workflowWorker.ts")
+  const child = spawn("node", [script, JSON.stringify(work)], { stdio: ["pipe", "pipe", "inherit"] })
+  const worker: Worker = { name: work.worker, child, isReady: false }
+  child.stdout.once("data", () => {
+    worker.isReady = true
+  })
+  return worker
+}
+
+const hasEnded = ({ child }: Worker) => child.exitCode !== null || child.signalCode !== null
+
+const end = (worker: Worker) =>
+  Effect.callback<void>((resume) => {
+    if (hasEnded(worker)) return resume(Effect.void)
+    worker.child.once("exit", () => resume(Effect.void))
+    worker.child.kill("SIGKILL")
+  })
+
+export type Fleet = Effect.Success<ReturnType<typeof makeFleet>>
+
+/** A number of workers. Those that are killed are replaced. They end with the scope. */
+export const makeFleet = Effect.fnUntraced(function* (work: Omit<Work, "worker">, size: number, random: () => number) {
+  let started = 0
+  const crashed: Array<string> = []
+  const start = () => {
+    const worker = startWorker({ ...work, worker: `w${started++}` })
+    worker.child.once("exit", (code) => code === null || crashed.push(`${worker.name} ended with code ${code}`))
+    return worker
+  }
+  const workers = yield* Effect.acquireRelease(
+    Effect.sync(() => Array.from({ length: size }, start)),
+    (workers) => Effect.forEach(workers, end, { concurrency: "unbounded" })
+  )
+  /** Waits until all workers are at work, and then for a random time, so that the moment is a random one. */
+  const randomWorker = Effect.gen(function* () {
+    yield* until(() => workers.every(({ isReady }) => isReady))
+    yield* Effect.sleep(random() * 800)
+    const worker = workers[Math.floor(random() * workers.length)]
+    return worker ?? (yield* Effect.die("There are no workers"))
+  })
+  return {
+    workers,
+    crashed,
+    ready: until(() => workers.every(({ isReady }) => isReady)),
+    add: Effect.sync(() => {
+      const worker = start()
+      workers.push(worker)
+      return worker
+    }),
+    kill: Effect.gen(function* () {
+      const worker = yield* randomWorker
+      yield* end(worker)
+      workers[workers.indexOf(worker)] = start()
+    }),
+    /** Stops a worker for so long that the others take what it was running. */
+    stop: Effect.gen(function* () {
+      const worker = yield* randomWorker
+      worker.child.kill("SIGSTOP")
+      yield* Effect.sleep(2.5 * work.leaseMillis)
+      worker.child.kill("SIGCONT")
+    })
+  }
+})
+
+/**
+ * Stops a process. If it holds the lock of an SQLite file, others can't go on while it is stopped. So it goes on until
+ * it can be stopped without the lock.
+ */
+export const stopWithoutLock = (store: Store, child: ChildProcess): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    child.kill("SIGSTOP")
+    // The signal takes effect at the latest when the system call is over in which the process may be.
+    yield* Effect.sleep(10)
+    if (!("filename" in store) || isUnlocked(store.filename)) return
+    child.kill("SIGCONT")
+    yield* stopWithoutLock(store, child)
+  })
+
+const isUnlocked = (filename: string) =>
+  withDatabase(filename, (db) => {
+    try {
+      db.exec("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; ROLLBACK")
+      return true
+    } catch {
+      return false
+    }
+  })
+
+export const readNotes = (filename: string): ReadonlyArray<Note> =>
+  readFileSync(filename, "utf8")
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line))
+
+/** All records of an execution, in the order of their ids. */
+export const recordsOf = Effect.fnUntraced(function* (execution: string) {
+  const backend = yield* StorageBackend
+  const records: Array<VersionedRecord> = []
+  let cursor: string | undefined
+  do {
+    const prefix = makePrefix({ owner: `${owner}/executions/${execution}`, idPrefix: "" })
+    const page = yield* backend.listByPrefix(prefix, cursor === undefined ? {} : { cursor })
+    records.push(...page.records)
+    cursor = page.cursor
+  } while (cursor !== undefined)
+  return records
+})
+
+/** What is compared of records to tell that nothing was written. */
+export const writesOf = (records: ReadonlyArray<VersionedRecord>) =>
+  records.map(({ key, version, writeId }) => `${key.id} ${version} ${writeId}`)
+
+/** The tokens in the stored results of an execution's activities. */
+const storedTokens = (records: ReadonlyArray<VersionedRecord>, begins: ReadonlyArray<Begun>) => {
+  const stored: Record<string, string> = {}
+  for (const { data, key } of records) {
+    const [, activity] = /\bactivity\/([^/]+)\//.exec(key.id) ?? []
+    if (activity === undefined) continue
+    const token = begins.find((begun) => begun.activity === activity && data.includes(`"${begun.token}"`))?.token
+    if (token !== undefined) stored[activity] = token
+  }
+  return stored
+}
+
+/** An execution that has ended: how, what must have run, and the records that it has left. */
+export interface Ended {
+  readonly id: string
+  readonly activities: ReadonlyArray<string>
+  readonly result: Readonly<Record<string, string>>
+  readonly records: ReadonlyArray<VersionedRecord>
+}
+
+export const executionOf = ({ activities, id, records, result }: Ended, notes: ReadonlyArray<Note>): Execution => {
+  const begins = notes.filter((note): note is Begun => note._tag === "Begun" && note.execution === id)
+  return { id, activities, result, stored: storedTokens(records, begins) }
+}
+
+const endedOf = Effect.fnUntraced(function* (
+  id: string,
+  activities: ReadonlyArray<string>,
+  result: Readonly<Record<string, string>>,
+  note: (note: Note) => void
+): Effect.fn.Return<Ended, Backend | InvalidCursor, StorageBackend> {
+  note({ _tag: "Ended", worker: "driver", execution: id, at: Date.now() })
+  return { id, activities, result, records: yield* recordsOf(id) }
+})
+
+/** The value of an execution. It may take a while, but must not hang. */
+const inTime = <A, E, R>(id: string, effect: Effect.Effect<A, E, R>) =>
+  Effect.timeoutOrElse(effect, {
+    duration: "60 seconds",
+    orElse: () =>
+      Effect.flatMap(recordsOf(id), (records) =>
+        Effect.die(
+          `${id} has not ended. Its records:\n${records.map(({ data, key }) => `${key.id} ${data}`).join("\n")}`
+        )
+      )
+  })
+
+/** Places an order, approves it after a while, and waits for its end. Gives the order and its delivery. */
+export const placeOrder = Effect.fnUntraced(function* (
+  note: (note: Note) => void,
+  payload: OrderPayload,
+  approveAfterMillis: number
+) {
+  const id = yield* Order.execute(payload, { discard: true })
+  const token = DurableDeferred.tokenFromExecutionId(Approval, { workflow: Order, executionId: id })
+  yield* Effect.sleep(approveAfterMillis)
+  yield* DurableDeferred.succeed(Approval, { token, value: "the driver" })
+  const outcome = yield* inTime(id, Effect.result(Order.execute(payload)))
+  if (Result.isSuccess(outcome) !== payload.isInStock) return yield* Effect.die(`${id} ended as ${outcome}`)
+  const { deliver, ...own } = Result.isSuccess(outcome) ? outcome.success.steps : outcome.failure
+  if (Result.isSuccess(outcome) && outcome.success.approvedBy !== "the driver") {
+    return yield* Effect.die(`${id} was approved by ${outcome.success.approvedBy}`)
+  }
+  const delivery = yield* Delivery.executionId(payload)
+  return [
+    yield* endedOf(id, ["reserve", "charge", payload.isInStock ? "pack" : "release"], own, note),
+    yield* endedOf(delivery, ["deliver"], { deliver }, note)
+  ]
+})
+
+/** Waits for the end of an errand that may have been started before. */
+export const runErrand = Effect.fnUntraced(function* (note: (note: Note) => void, payload: ErrandPayload) {
+  const id = yield* Errand.executionId(payload)
+  const result = yield* inTime(id, Errand.execute(payload))
+  return yield* endedOf(id, ["go", "come"], result, note)
+})
