@@ -2,11 +2,12 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Result } from "effect"
+import { Effect, Exit, Option } from "effect"
 import { DurableDeferred } from "effect/workflow"
 import { StorageBackend, type VersionedRecord } from "../../src/StorageBackend.ts"
 import type { Backend, InvalidCursor } from "../../src/StorageError.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { clientOf, send } from "./postgres.ts"
 import { withDatabase } from "./sqlite.ts"
 import { until } from "./until.ts"
 import type { Begun, Execution } from "./workflowNotes.ts"
@@ -95,28 +96,40 @@ export const makeFleet = Effect.fnUntraced(function* (work: Omit<Work, "worker">
 })
 
 /**
- * Stops a process. If it holds the lock of an SQLite file, others can't go on while it is stopped. So it goes on until
- * it can be stopped without the lock.
+ * Stops a process. If it holds the lock of an SQLite file, or those of a transaction in PostgreSQL, others can't go on
+ * while it is stopped. So it goes on until it can be stopped without a lock.
  */
 export const stopWithoutLock = (store: Store, child: ChildProcess): Effect.Effect<void> =>
   Effect.gen(function* () {
     child.kill("SIGSTOP")
     // The signal takes effect at the latest when the system call is over in which the process may be.
     yield* Effect.sleep(10)
-    if (!("filename" in store) || isUnlocked(store.filename)) return
+    const isLocked =
+      "filename" in store
+        ? isFileLocked(store.filename)
+        : "postgresUrl" in store && (yield* hasTransactions(store.postgresUrl))
+    if (!isLocked) return
     child.kill("SIGCONT")
     yield* stopWithoutLock(store, child)
   })
 
-const isUnlocked = (filename: string) =>
+const isFileLocked = (filename: string) =>
   withDatabase(filename, (db) => {
     try {
       db.exec("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; ROLLBACK")
-      return true
-    } catch {
       return false
+    } catch {
+      return true
     }
   })
+
+/** Whether any client has a transaction open and is not running a statement. */
+const hasTransactions = (url: string) =>
+  send("SELECT count(*)::int FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'").pipe(
+    Effect.map(([row]) => Number(row?.[0]) > 0),
+    Effect.provide(clientOf(url)),
+    Effect.orDie
+  )
 
 export const readNotes = (filename: string): ReadonlyArray<Note> =>
   readFileSync(filename, "utf8")
@@ -177,16 +190,15 @@ const endedOf = Effect.fnUntraced(function* (
   return { id, activities, result, records: yield* recordsOf(id) }
 })
 
+/** The records of an execution as text. */
+const describe = (id: string) =>
+  Effect.map(recordsOf(id), (records) => records.map(({ data, key }) => `${key.id} ${data}`).join("\n"))
+
 /** The value of an execution. It may take a while, but must not hang. */
 const inTime = <A, E, R>(id: string, effect: Effect.Effect<A, E, R>) =>
   Effect.timeoutOrElse(effect, {
     duration: "60 seconds",
-    orElse: () =>
-      Effect.flatMap(recordsOf(id), (records) =>
-        Effect.die(
-          `${id} has not ended. Its records:\n${records.map(({ data, key }) => `${key.id} ${data}`).join("\n")}`
-        )
-      )
+    orElse: () => Effect.flatMap(describe(id), (records) => Effect.die(`${id} has not ended. Its records:\n${records}`))
   })
 
 /** Places an order, approves it after a while, and waits for its end. Gives the order and its delivery. */
@@ -199,12 +211,13 @@ export const placeOrder = Effect.fnUntraced(function* (
   const token = DurableDeferred.tokenFromExecutionId(Approval, { workflow: Order, executionId: id })
   yield* Effect.sleep(approveAfterMillis)
   yield* DurableDeferred.succeed(Approval, { token, value: "the driver" })
-  const outcome = yield* inTime(id, Effect.result(Order.execute(payload)))
-  if (Result.isSuccess(outcome) !== payload.isInStock) return yield* Effect.die(`${id} ended as ${outcome}`)
-  const { deliver, ...own } = Result.isSuccess(outcome) ? outcome.success.steps : outcome.failure
-  if (Result.isSuccess(outcome) && outcome.success.approvedBy !== "the driver") {
-    return yield* Effect.die(`${id} was approved by ${outcome.success.approvedBy}`)
+  const exit = yield* inTime(id, Effect.exit(Order.execute(payload)))
+  const tokens = Exit.isSuccess(exit) ? exit.value.steps : Option.getOrUndefined(Exit.findErrorOption(exit))
+  const approvedBy = Exit.isSuccess(exit) ? exit.value.approvedBy : "the driver"
+  if (tokens === undefined || Exit.isSuccess(exit) !== payload.isInStock || approvedBy !== "the driver") {
+    return yield* Effect.die(`${id} has the result ${exit}. Its records:\n${yield* describe(id)}`)
   }
+  const { deliver, ...own } = tokens
   const delivery = yield* Delivery.executionId(payload)
   return [
     yield* endedOf(id, ["reserve", "charge", payload.isInStock ? "pack" : "release"], own, note),

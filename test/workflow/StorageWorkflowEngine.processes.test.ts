@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, type Scope } from "effect"
+import { Cause, Effect, Fiber, type Scope } from "effect"
 import type { WorkflowEngine } from "effect/workflow"
 import type { StorageBackend } from "../../src/StorageBackend.ts"
 import { clientConfig, endpoint, newTableName } from "../support/dynamoDb.ts"
@@ -57,8 +57,19 @@ type Program = (
 const on = (name: string, newStore: () => Store | undefined, program: Program) => () => {
   const work = { store: newStore() ?? { filename: "" }, leaseMillis: 1000, pollMillis: 250, notes: newFile() }
   const bench = { name, random: randomFrom(newSeed(name)), note: noteTo(work.notes), work }
-  return program(bench).pipe(Effect.scoped, Effect.provide(engineOf(work)))
+  return program(bench).pipe(
+    Effect.tapCause((cause) => Effect.sync(() => console.log(notesOfFailure(work.notes, Cause.pretty(cause))))),
+    Effect.scoped,
+    Effect.provide(engineOf(work))
+  )
 }
+
+/** The notes of an execution that a failure names, and of all processes that stood still. */
+const notesOfFailure = (notes: string, failure: string) =>
+  readNotes(notes)
+    .filter((note) => note._tag === "Stood" || failure.includes(note.execution))
+    .map((note) => JSON.stringify(note))
+    .join("\n")
 
 /** The times that an order or an errand takes. */
 const timesOf = (id: string, random: () => number) => ({
@@ -80,10 +91,7 @@ const checkAll = Effect.fnUntraced(function* ({ name, work }: Bench, executions:
     executions.map((ended) => executionOf(ended, notes))
   )
   console.log(`${name}: ${executions.length} executions ended, ${JSON.stringify(counts)}`)
-  for (const { id } of executions.filter(({ id }) => faults.some((fault) => fault.startsWith(id)))) {
-    console.log(notes.filter((note) => note._tag === "Stood" || note.execution === id))
-  }
-  assert.deepStrictEqual(faults, [])
+  assert.deepStrictEqual(faults, [], faults.join("\n"))
 })
 
 /** Twelve orders at a time are placed and ended, while workers are killed, replaced, stopped and continued. */
