@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb"
 import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Redacted, type Scope } from "effect"
+import { createClient } from "redis"
 import * as DynamoDbLocal from "../../examples/DynamoDbLocal.ts"
 import * as PostgresServer from "../../examples/PostgresServer.ts"
 import * as RedisServer from "../../examples/RedisServer.ts"
@@ -16,7 +17,6 @@ import * as Sqlite from "../../src/engine/Sqlite.ts"
 import * as RedisClient from "../../src/redis/RedisClient.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import * as Faults from "../../src/testing/Faults.ts"
-import { redisProxy } from "../../test/support/redisProxy.ts"
 
 /** What was sent since the counts were last set to zero. */
 export interface Sent {
@@ -29,6 +29,8 @@ export interface Sent {
 }
 
 export interface Counter {
+  /** Begins to count, if that costs time. */
+  readonly start?: Effect.Effect<unknown, never, Scope.Scope>
   readonly reset: Effect.Effect<unknown>
   readonly read: Effect.Effect<Omit<Sent, "operations"> | undefined>
 }
@@ -92,10 +94,25 @@ const startDynamoDb = Effect.gen(function* () {
 })
 
 const startRedis = Effect.gen(function* () {
-  const { commands, url } = yield* redisProxy(yield* RedisServer.start, () => "pass")
-  const counter: Counter = {
-    reset: Effect.sync(() => commands.splice(0)),
-    read: Effect.sync(() => ({ requests: commands.length }))
+  const url = yield* RedisServer.start
+  let requests = 0
+  const monitor = Effect.acquireRelease(
+    Effect.promise(async () => {
+      const client = await createClient({ url }).connect()
+      // The commands within a script are a part of one request.
+      await client.monitor((line) => {
+        if (!/^[\d.]+ \[\d+ lua\]/.test(line)) requests++
+      })
+      return client
+    }),
+    (client) => Effect.sync(() => client.destroy())
+  )
+  const counter = {
+    start: monitor,
+    reset: Effect.sync(() => {
+      requests = 0
+    }),
+    read: Effect.sync(() => ({ requests }))
   }
   return { layer: Redis.layer().pipe(Layer.provide(RedisClient.layer({ url }))), counter }
 })
@@ -141,6 +158,7 @@ export const engines: ReadonlyArray<Engine> = [
 
 /** A backend that counts its operations, beside the count at its client. */
 export const counted = Effect.fnUntraced(function* (layer: Layer.Layer<StorageBackend, unknown>, counter: Counter) {
+  yield* counter.start ?? Effect.void
   const context = yield* Layer.build(Layer.fresh(layer))
   const { backend, requests } = Faults.backend(yield* Effect.provide(StorageBackend, context), () => "pass")
   const reset = Effect.andThen(

@@ -50,21 +50,28 @@ const measureErrands = Effect.fnUntraced(function* (name: string, started: Start
   // With these times, nothing but the workflows sends requests.
   yield* withWorker(started, { leaseTtl: "1 hour", pollInterval: "1 hour" }, ({ reset, sent }) =>
     Effect.gen(function* () {
-      for (const [activities, sleepMillis] of [
-        [2, 0],
-        [2, 50],
-        [1, 0],
-        [10, 0],
-        [1, 50]
+      for (const [activities, sleepMillis, isAwaited] of [
+        [0, 0, true],
+        [2, 0, true],
+        [10, 0, true],
+        [2, 50, true],
+        [2, 50, false]
       ] as const) {
-        const run = Effect.suspend(() => Errand.execute({ id: crypto.randomUUID(), activities, sleepMillis }))
+        const payload = () => ({ id: crypto.randomUUID(), activities, sleepMillis })
+        const run = isAwaited
+          ? Effect.suspend(() => Errand.execute(payload()))
+          : Effect.andThen(
+              Effect.suspend(() => Errand.execute(payload(), { discard: true })),
+              Effect.sleep(sleepMillis + 200)
+            )
         yield* run
         yield* Effect.sleep(500)
         yield* reset
         for (let n = 0; n < times; n++) yield* run
         // What follows the end of the last one.
         yield* Effect.sleep(500)
-        console.log(`${name}: ${activities} activities, ${sleepMillis} ms of sleep: ${show(yield* sent, times)}`)
+        const what = `${activities} activities${sleepMillis > 0 ? " and a sleep" : ""}${isAwaited ? "" : ", not awaited"}`
+        console.log(`${name}: ${what}: ${show(yield* sent, times)}`)
       }
     })
   )

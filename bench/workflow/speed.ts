@@ -1,10 +1,11 @@
 /**
  * Workflows a second on each engine, of two activities that do nothing, one at a time and 64 at once, beside Effect's
- * own engine in memory. Run it by `npx node bench/workflow/speed.ts`, after `npm run build`.
+ * own engine in memory. Run it by `npx node bench/workflow/speed.ts`.
  */
 import { type Context, Effect, Layer } from "effect"
 import { WorkflowEngine } from "effect/workflow"
-import { StorageWorkflowEngine } from "../../dist/index.js"
+import type { StorageBackend } from "../../src/StorageBackend.ts"
+import * as StorageWorkflowEngine from "../../src/workflow/StorageWorkflowEngine.ts"
 import { type Contender, compare, type Figure, inProgram } from "../measure.ts"
 import { engines } from "./engines.ts"
 import { Errand, layerErrand } from "./errand.ts"
@@ -58,8 +59,8 @@ export const compareEngines = Effect.fnUntraced(function* (
 })
 
 /** An engine of workflows on a backend. */
-export const onStorage = (layer: Parameters<typeof Layer.provide>[0]) =>
-  StorageWorkflowEngine.layer({ owner: "shop" }).pipe(Layer.provide(layer as never))
+export const onStorage = (layer: Layer.Layer<StorageBackend, unknown>) =>
+  StorageWorkflowEngine.layer({ owner: "shop" }).pipe(Layer.provide(layer))
 
 const program = Effect.gen(function* () {
   const found: Array<readonly [string, Layer.Layer<WorkflowEngine.WorkflowEngine, unknown>]> = [
@@ -67,7 +68,7 @@ const program = Effect.gen(function* () {
   ]
   for (const { missing, name, start } of engines) {
     const reason = missing()
-    if (reason === undefined) found.push([name, onStorage((yield* start).layer as never)])
+    if (reason === undefined) found.push([name, onStorage((yield* start).layer)])
     else console.log(`${name} is skipped: ${reason}`)
   }
   yield* compareEngines(found)
