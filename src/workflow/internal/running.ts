@@ -106,14 +106,14 @@ export const makeRunning = (
 
   /** Stores the result. Returns it, or undefined if the execution is another worker's. */
   const store = Effect.fnUntraced(function* (execution: Execution, outcome: Stored.Outcome) {
-    const { epoch, inbox, resumes, worker } = execution.state
+    const { epoch, worker } = execution.state
     let final = outcome
     for (;;) {
       const state: Stored.Run = {
-        state: "complete",
+        state: Exit.isSuccess(final) ? "complete" : "died",
         epoch,
-        inbox,
-        resumes,
+        inbox: versionOf(execution.inbox),
+        resumes: execution.resumes,
         failed: false,
         endedMillis: clock.currentTimeMillisUnsafe(),
         outcome: yield* encode(execution, final),
