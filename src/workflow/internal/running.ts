@@ -164,6 +164,8 @@ export const makeRunning = (
 /** Applies an interruption that is pending, as Effect's engines do. */
 const applyInterruption = (execution: Execution, instance: WorkflowEngine.WorkflowInstance["Service"]) =>
   Effect.onExit((exit: Exit.Exit<unknown, unknown>) => {
+    // From here on the compensations run, which no completion interrupts.
+    execution.missed.clear()
     const suspends = Context.get(instance.workflow.annotations, Workflow.SuspendOnFailure) && Exit.isFailure(exit)
     // A safe one takes effect only if the run would be suspended, and an unsafe one in any case.
     const applies = execution.interruptedUnsafe || instance.suspended || suspends
