@@ -40,6 +40,7 @@ export const makeFinishing = (
     { endedMillis = clock.currentTimeMillisUnsafe(), worker }: Stored.Run
   ) {
     if (parent !== undefined) yield* wakeParent(parent.executionId, parent.workflow)
+    if (!Number.isFinite(retentionMillis)) return
     yield* agenda.put({
       executionId,
       workflow,

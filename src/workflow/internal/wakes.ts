@@ -111,13 +111,10 @@ export const makeWakes = (shared: Shared, taker: Taker) => {
   })
 
   /** What was sent to an execution that nobody has started is kept for as long as a complete one. */
-  const removeLater = ({ executionId, workflow }: Stored.Entry) =>
-    agenda.put({
-      executionId,
-      workflow,
-      what: "remove",
-      atMillis: clock.currentTimeMillisUnsafe() + shared.retentionMillis
-    })
+  const removeLater = ({ executionId, workflow }: Stored.Entry) => {
+    const atMillis = clock.currentTimeMillisUnsafe() + shared.retentionMillis
+    return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: "remove", atMillis }) : Effect.void
+  }
 
   const handleRemoval = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
     const run = yield* records.get(entry.executionId, ids.run)
