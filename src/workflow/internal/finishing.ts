@@ -40,6 +40,7 @@ export const makeFinishing = (
     { endedMillis = clock.currentTimeMillisUnsafe(), worker }: Stored.Run
   ) {
     if (parent !== undefined) yield* wakeParent(parent.executionId, parent.workflow)
+    if (!Number.isFinite(retentionMillis)) return
     yield* agenda.put({
       executionId,
       workflow,
@@ -57,7 +58,7 @@ export const makeFinishing = (
       const { execution, run } = yield* records.read(executionId)
       if (execution === undefined || run === undefined) return
       const [stored, state] = [Stored.execution.decode(execution), Stored.run.decode(run)]
-      if (state.state === "complete") return yield* wrapUp(executionId, stored, state)
+      if (Stored.isOver(state)) return yield* wrapUp(executionId, stored, state)
       if (state.state === "running" && state.worker?.slot === dead.slot && state.worker.token < dead.token) {
         yield* leaving.publish(executionId, stored.workflow, run, state)
       }

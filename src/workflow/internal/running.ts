@@ -106,14 +106,14 @@ export const makeRunning = (
 
   /** Stores the result. Returns it, or undefined if the execution is another worker's. */
   const store = Effect.fnUntraced(function* (execution: Execution, outcome: Stored.Outcome) {
-    const { epoch, inbox, resumes, worker } = execution.state
+    const { epoch, worker } = execution.state
     let final = outcome
     for (;;) {
       const state: Stored.Run = {
-        state: "complete",
+        state: Exit.isSuccess(final) ? "complete" : "died",
         epoch,
-        inbox,
-        resumes,
+        inbox: versionOf(execution.inbox),
+        resumes: execution.resumes,
         failed: false,
         endedMillis: clock.currentTimeMillisUnsafe(),
         outcome: yield* encode(execution, final),
@@ -164,6 +164,8 @@ export const makeRunning = (
 /** Applies an interruption that is pending, as Effect's engines do. */
 const applyInterruption = (execution: Execution, instance: WorkflowEngine.WorkflowInstance["Service"]) =>
   Effect.onExit((exit: Exit.Exit<unknown, unknown>) => {
+    // From here on the compensations run, which no completion interrupts.
+    execution.missed.clear()
     const suspends = Context.get(instance.workflow.annotations, Workflow.SuspendOnFailure) && Exit.isFailure(exit)
     // A safe one takes effect only if the run would be suspended, and an unsafe one in any case.
     const applies = execution.interruptedUnsafe || instance.suspended || suspends

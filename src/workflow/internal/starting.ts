@@ -82,7 +82,7 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
     yield* Stream.merge(backend.hints(names.keyOf(executionId, ids.run)), Stream.fromEffectRepeat(pause)).pipe(
       Stream.prepend([undefined]),
       Stream.mapEffect(() => getRun(executionId)),
-      Stream.takeUntil((run) => run === undefined || run.state === "complete"),
+      Stream.takeUntil((run) => run === undefined || Stored.isOver(run)),
       Stream.runDrain
     )
   })

@@ -18,8 +18,11 @@ export const Worker = Schema.Struct({ slot: Schema.Int, token: Schema.Int })
 export type Worker = typeof Worker.Type
 
 const Run = Schema.Struct({
-  /** `ready` waits for a worker, `suspended` for something that happens. */
-  state: Schema.Literals(["ready", "running", "suspended", "complete"]),
+  /**
+   * `ready` waits for a worker, and `suspended` for something that happens. `died` ended by a defect that is not a
+   * result: a wake begins another run.
+   */
+  state: Schema.Literals(["ready", "running", "suspended", "complete", "died"]),
   /** Each worker that takes the execution raises it. */
   epoch: Schema.Int,
   worker: Schema.optionalKey(Worker),
@@ -34,6 +37,9 @@ const Run = Schema.Struct({
   outcome: Schema.optionalKey(Schema.Unknown)
 })
 export type Run = typeof Run.Type
+
+/** Whether nothing runs or waits any more. */
+export const isOver = ({ state }: Run): boolean => state === "complete" || state === "died"
 
 /** A thing to do: at once, or at a time. */
 const Entry = Schema.Struct({

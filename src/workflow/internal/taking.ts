@@ -23,7 +23,7 @@ export type Wish = WakeMode | "news"
 type StepOver = (interrupt: VersionedRecord | undefined) => Step
 
 const isWanted = (run: Stored.Run, wish: Wish, inbox: number, resumes: number): boolean => {
-  if (run.state !== "suspended" || wish === "explicit") return true
+  if ((run.state !== "suspended" && run.state !== "died") || wish === "explicit") return true
   if (run.failed) return resumes !== run.resumes
   return wish === "automatic" || inbox !== run.inbox
 }

@@ -111,19 +111,30 @@ export const makeWakes = (shared: Shared, taker: Taker) => {
   })
 
   /** What was sent to an execution that nobody has started is kept for as long as a complete one. */
-  const removeLater = ({ executionId, workflow }: Stored.Entry) =>
-    agenda.put({
-      executionId,
-      workflow,
-      what: "remove",
-      atMillis: clock.currentTimeMillisUnsafe() + shared.retentionMillis
-    })
+  const removeLater = ({ executionId, workflow }: Stored.Entry) => {
+    const atMillis = clock.currentTimeMillisUnsafe() + shared.retentionMillis
+    return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: "remove", atMillis }) : Effect.void
+  }
 
   const handleRemoval = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
     const run = yield* records.get(entry.executionId, ids.run)
-    if (run === undefined || Stored.run.decode(run).state === "complete") yield* records.removeAll(entry.executionId)
+    if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
     return yield* agenda.remove(record)
   })
+
+  /** Whether an execution is over. One that died may be resumed, so that is ruled out first. */
+  const isForGood = (record: VersionedRecord): Effect.Effect<boolean, Backend | CapacityExceeded> => {
+    const run = Stored.run.decode(record)
+    if (run.state !== "died") return Effect.succeed(run.state === "complete")
+    return shared.backend.putIfVersion(record.key, Stored.run.encode({ ...run, state: "complete" }), record).pipe(
+      Effect.as(true),
+      Effect.catchTags({
+        VersionConflict: () => Effect.succeed(false),
+        RecordNotFound: () => Effect.succeed(false),
+        InvalidData: Effect.die
+      })
+    )
+  }
 
   /** The worker that an execution falls to: those that are alive get like shares. */
   const fallsTo = (executionId: string): number | undefined => {
