@@ -1,6 +1,6 @@
 /** Processes that run workflows, which are killed and stopped, and the process that gives them orders. */
 import { type ChildProcess, spawn } from "node:child_process"
-import { readFileSync } from "node:fs"
+import { appendFileSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Exit, Option } from "effect"
 import { DurableDeferred } from "effect/workflow"
@@ -30,12 +30,16 @@ interface Worker {
   isReady: boolean
 }
 
+/** The file that has what the workers print, which are the warnings of their engines. */
+export const logOf = (notes: string) => `${notes}.log`
+
 const startWorker = (work: Work): Worker => {
   const script = join(import.meta.dirname, "workflowWorker.ts")
   const child = spawn("node", [script, JSON.stringify(work)], { stdio: ["pipe", "pipe", "inherit"] })
   const worker: Worker = { name: work.worker, child, isReady: false }
-  child.stdout.once("data", () => {
-    worker.isReady = true
+  child.stdout.on("data", (chunk: Buffer) => {
+    worker.isReady ||= `${chunk}`.includes("ready")
+    appendFileSync(logOf(work.notes), `${work.worker}: ${chunk}`)
   })
   return worker
 }

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Fiber, type Scope } from "effect"
 import type { WorkflowEngine } from "effect/workflow"
@@ -11,6 +12,7 @@ import { until } from "../support/until.ts"
 import {
   type Ended,
   executionOf,
+  logOf,
   makeFleet,
   placeOrder,
   readNotes,
@@ -64,12 +66,13 @@ const on = (name: string, newStore: () => Store | undefined, program: Program) =
   )
 }
 
-/** The notes of an execution that a failure names, and of all processes that stood still. */
+/** The notes of an execution that a failure names, and of all processes that stood still; and what workers printed. */
 const notesOfFailure = (notes: string, failure: string) =>
   readNotes(notes)
     .filter((note) => note._tag === "Stood" || failure.includes(note.execution))
     .map((note) => JSON.stringify(note))
     .join("\n")
+    .concat("\n", readFileSync(logOf(notes), "utf8"))
 
 /** The times that an order or an errand takes. */
 const timesOf = (id: string, random: () => number) => ({
@@ -91,6 +94,7 @@ const checkAll = Effect.fnUntraced(function* ({ name, work }: Bench, executions:
     executions.map((ended) => executionOf(ended, notes))
   )
   console.log(`${name}: ${executions.length} executions ended, ${JSON.stringify(counts)}`)
+  if (process.env.WORKFLOW_LOGS !== undefined) console.log(readFileSync(logOf(work.notes), "utf8"))
   assert.deepStrictEqual(faults, [], faults.join("\n"))
 })
 
