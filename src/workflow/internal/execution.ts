@@ -6,7 +6,8 @@ import type * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import type * as Workflow from "effect/workflow/Workflow"
 import * as WorkflowEngine from "effect/workflow/WorkflowEngine"
-import type { VersionedRecord } from "../../StorageBackend.ts"
+import type { VersionedRecord, Write } from "../../StorageBackend.ts"
+import type { CapacityExceeded } from "../../StorageError.ts"
 import { ids } from "./names.ts"
 import * as Stored from "./stored.ts"
 
@@ -27,6 +28,15 @@ export type WakeMode = "explicit" | "automatic"
 /** Why this process has stopped to run an execution: others have it, or the workflow's Layer closes. */
 export type End = "Lost" | "Stopped"
 
+/** What became of a step: its record, or that there is one already, or that the run is another worker's. */
+export type Written = VersionedRecord | "Refused" | "Lost"
+
+/** A step that is to be written. */
+export interface PendingStep {
+  readonly step: Write
+  readonly written: Deferred.Deferred<Written, CapacityExceeded>
+}
+
 export interface Execution {
   readonly id: string
   readonly of: Registered
@@ -42,6 +52,9 @@ export interface Execution {
   resumes: number
   interrupted: boolean
   interruptedUnsafe: boolean
+  /** The steps that are to be written, and whether a commit is under way. */
+  readonly pending: Array<PendingStep>
+  isWriting: boolean
   /** The strongest wake that came while it ran. */
   again: WakeMode | undefined
   end: End | undefined
@@ -67,6 +80,8 @@ export const makeExecution = (
     steps: new Map(),
     interrupted: false,
     interruptedUnsafe: false,
+    pending: [],
+    isWriting: false,
     again: undefined,
     end: undefined,
     scope,
