@@ -147,7 +147,7 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       if (known !== undefined) {
         const isSure = wish !== "news" && isWanted(known.state, wish, 0, known.state.resumes)
         if (isSure && (yield* takeAgain(known, stepOver))) return "Taken"
-        yield* leaving.forget(known)
+        leaving.forget(known)
       }
       return yield* takeAnew(executionId, wish, stepOver)
     })
