@@ -64,6 +64,8 @@ export const makeSteps = (
     if (stored !== undefined) return new Workflow.Complete({ exit: Stored.activity.decode(stored) })
     // A pending interruption only makes the compensations anew, so no other activity runs.
     if (execution.interrupted && !instance.interrupted) return new Workflow.Suspended({})
+    // A process that was stopped may run on for a moment before it is interrupted.
+    if (!(yield* shared.worker.isHolding)) return yield* leave(execution)
     const inner = WorkflowEngine.WorkflowInstance.initial(instance.workflow, instance.executionId)
     inner.interrupted = instance.interrupted
     const result = yield* activity.executeEncoded.pipe(
