@@ -62,6 +62,8 @@ export interface Execution {
   readonly scope: Scope.Closeable
   readonly instances: Set<WorkflowEngine.WorkflowInstance["Service"]>
   instance: WorkflowEngine.WorkflowInstance["Service"]
+  /** Whether it has run before, here or elsewhere. */
+  isReplay: boolean
   /** The deferreds that this run has found not to be completed. Only their completions interrupt it. */
   readonly missed: Set<string>
   fiber: Fiber.Fiber<unknown, unknown> | undefined
@@ -72,7 +74,7 @@ export interface Execution {
 }
 
 export const makeExecution = (
-  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "run" | "state" | "inbox" | "resumes">
+  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "run" | "state" | "inbox" | "resumes" | "isReplay">
 ): Execution => {
   const scope = Scope.makeUnsafe()
   return {
@@ -99,6 +101,7 @@ export const nextInstance = (execution: Execution): WorkflowEngine.WorkflowInsta
   execution.instance = WorkflowEngine.WorkflowInstance.initial(execution.of.workflow, execution.id, {
     scope: Scope.forkUnsafe(execution.scope)
   })
+  execution.isReplay ||= execution.instances.size > 0
   execution.instances.add(execution.instance)
   execution.missed.clear()
   return execution.instance
