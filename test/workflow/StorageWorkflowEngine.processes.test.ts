@@ -56,15 +56,17 @@ type Program = (
   bench: Bench
 ) => Effect.Effect<void, unknown, StorageBackend | WorkflowEngine.WorkflowEngine | Scope.Scope>
 
-const on = (name: string, newStore: () => Store | undefined, program: Program) => () => {
-  const work = { store: newStore() ?? { filename: "" }, leaseMillis: 1000, pollMillis: 250, notes: newFile() }
-  const bench = { name, random: randomFrom(newSeed(name)), note: noteTo(work.notes), work }
-  return program(bench).pipe(
-    Effect.tapCause((cause) => Effect.sync(() => console.log(notesOfFailure(work.notes, Cause.pretty(cause))))),
-    Effect.scoped,
-    Effect.provide(engineOf(work))
-  )
-}
+const on =
+  (name: string, newStore: () => Store | undefined, program: Program, leaseMillis = 1000) =>
+  () => {
+    const work = { store: newStore() ?? { filename: "" }, leaseMillis, pollMillis: 250, notes: newFile() }
+    const bench = { name, random: randomFrom(newSeed(name)), note: noteTo(work.notes), work }
+    return program(bench).pipe(
+      Effect.tapCause((cause) => Effect.sync(() => console.log(notesOfFailure(work.notes, Cause.pretty(cause))))),
+      Effect.scoped,
+      Effect.provide(engineOf(work))
+    )
+  }
 
 /** The notes of an execution that a failure names, and of all processes that stood still; and what workers printed. */
 const notesOfFailure = (notes: string, failure: string) =>
@@ -186,7 +188,8 @@ for (const { name, newStore } of stores) {
 
     it.live.skipIf(name !== "SQLite" && process.env.WORKFLOW_ERRANDS === undefined)(
       `three end ${errands} errands, although one of them is killed`,
-      on(name, newStore, crowd),
+      // All errands are sent at once. The more they are, the later comes the answer to a renewal.
+      on(name, newStore, crowd, Math.max(1000, 5 * errands)),
       errands * 1000 + 120_000
     )
   })
