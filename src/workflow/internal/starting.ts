@@ -69,6 +69,7 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
     options: Parameters<Encoded["execute"]>[1]
   ): Effect.fn.Return<Workflow.Result<unknown, unknown> | undefined> {
     const { discard, executionId } = options
+    if (discard && known.has(executionId)) yield* getRun(executionId)
     for (;;) {
       yield* create(workflow, options)
       if (discard) return
