@@ -8,7 +8,7 @@ import type * as WorkflowEngine from "effect/workflow/WorkflowEngine"
 import { monotonicMillis } from "../../update/retry.ts"
 import { runningIn } from "./execution.ts"
 import { ids } from "./names.ts"
-import { orDieOf, type Shared } from "./shared.ts"
+import { answered, type Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
 import type { Taker } from "./taking.ts"
 
@@ -29,7 +29,7 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
   }
 
   const getRun = (executionId: string) =>
-    Effect.map(Effect.orDie(records.get(executionId, ids.run)), (record) => {
+    Effect.map(answered(shared, "", executionId)(records.get(executionId, ids.run)), (record) => {
       if (record !== undefined) return Stored.run.decode(record)
       // It may have been removed after its time.
       known.delete(executionId)
@@ -54,7 +54,7 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
       of === undefined
         ? taker.createElsewhere(executionId, stored)
         : lock(executionId, taker.create(executionId, of, stored))
-    yield* orDieOf(workflow._tag, executionId, "payload")(shared.apart(created))
+    yield* answered(shared, workflow._tag, executionId, "payload")(shared.apart(created))
     remember(executionId)
   })
 
