@@ -68,33 +68,37 @@ export const makeFleet = Effect.fnUntraced(function* (work: Omit<Work, "worker">
     Effect.sync(() => Array.from({ length: size }, start)),
     (workers) => Effect.forEach(workers, end, { concurrency: "unbounded" })
   )
-  /** Waits until all workers are at work, and then for a random time, so that the moment is a random one. */
-  const randomWorker = Effect.gen(function* () {
-    yield* until(() => workers.every(({ isReady }) => isReady))
-    yield* Effect.sleep(random() * 800)
+  const ready = until(() => workers.every(({ isReady }) => isReady))
+  const anyWorker = Effect.suspend(() => {
     const worker = workers[Math.floor(random() * workers.length)]
-    return worker ?? (yield* Effect.die("There are no workers"))
+    return worker === undefined ? Effect.die("There are no workers") : Effect.succeed(worker)
+  })
+  /** Once all are at work, waits for a random time, so that the moment is a random one. */
+  const randomMoment = Effect.andThen(
+    ready,
+    Effect.suspend(() => Effect.sleep(random() * 800))
+  )
+  const killNow = Effect.gen(function* () {
+    const worker = yield* anyWorker
+    yield* end(worker)
+    workers[workers.indexOf(worker)] = start()
   })
   return {
     workers,
     crashed,
-    ready: until(() => workers.every(({ isReady }) => isReady)),
+    ready,
     add: Effect.sync(() => {
-      const worker = start()
-      workers.push(worker)
-      return worker
+      workers.push(start())
     }),
-    kill: Effect.gen(function* () {
-      const worker = yield* randomWorker
-      yield* end(worker)
-      workers[workers.indexOf(worker)] = start()
-    }),
+    killNow,
+    kill: Effect.andThen(randomMoment, killNow),
     /** Stops a worker for so long that the others take what it was running. */
     stop: Effect.gen(function* () {
-      const worker = yield* randomWorker
-      worker.child.kill("SIGSTOP")
+      yield* randomMoment
+      const { child } = yield* anyWorker
+      child.kill("SIGSTOP")
       yield* Effect.sleep(2.5 * work.leaseMillis)
-      worker.child.kill("SIGCONT")
+      child.kill("SIGCONT")
     })
   }
 })

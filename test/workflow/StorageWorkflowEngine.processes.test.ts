@@ -162,7 +162,17 @@ const crowd: Program = Effect.fnUntraced(function* (bench) {
   yield* fleet.ready
   const payloads = Array.from({ length: errands }, (_, n) => timesOf(`errand ${n}`, random))
   const from = performance.now()
-  const killed = yield* Effect.forkChild(fleet.kill)
+  // In the middle of the work, a quarter of all activities has begun.
+  const isUnderWay = Effect.map(
+    Effect.delay(
+      Effect.sync(() => readNotes(work.notes)),
+      20
+    ),
+    (notes) => notes.filter(({ _tag }) => _tag === "Begun").length >= errands / 2
+  )
+  const killed = yield* Effect.forkChild(
+    Effect.andThen(Effect.repeat(isUnderWay, { until: (is) => is }), fleet.killNow)
+  )
   yield* Effect.forEach(payloads, (payload) => Errand.execute(payload, { discard: true }), { concurrency: 16 })
   const started = performance.now()
   const ended = yield* Effect.forEach(payloads, (payload) => runErrand(note, payload), { concurrency: 16 })
