@@ -41,8 +41,8 @@ export interface Execution {
   readonly id: string
   readonly of: Registered
   readonly stored: Stored.Execution
-  /** The slot that its mark is at. */
-  readonly slot: number
+  /** The worker whose mark it has. */
+  readonly held: Stored.Worker
   /** The steps that have landed, as far as this process knows. */
   readonly steps: Map<string, VersionedRecord>
   /** The run's record as this process wrote it. A write that finds another one changes nothing. */
@@ -74,7 +74,7 @@ export interface Execution {
 }
 
 export const makeExecution = (
-  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "run" | "state" | "inbox" | "resumes" | "isReplay">
+  parts: Pick<Execution, "id" | "of" | "stored" | "held" | "run" | "state" | "inbox" | "resumes" | "isReplay">
 ): Execution => {
   const scope = Scope.makeUnsafe()
   return {

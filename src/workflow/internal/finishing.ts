@@ -10,7 +10,7 @@ import type { Taker, Wish } from "./taking.ts"
 export type Finishing = ReturnType<typeof makeFinishing>
 
 export const makeFinishing = (
-  { agenda, clock, executions, lock, records, retentionMillis }: Shared,
+  { agenda, clock, executions, lock, lookBy, names, records, retentionMillis }: Shared,
   leaving: Leaving,
   taker: Taker
 ) => {
@@ -42,17 +42,16 @@ export const makeFinishing = (
   ) {
     if (parent !== undefined) yield* wakeParent(parent.executionId, parent.workflow)
     if (!Number.isFinite(retentionMillis)) return
-    yield* agenda.put({
-      executionId,
-      workflow,
-      what: removal,
-      atMillis: endedMillis + retentionMillis,
-      ...(worker !== undefined && { worker })
-    })
+    const atMillis = endedMillis + retentionMillis
+    yield* agenda.put({ executionId, workflow, what: removal, atMillis, ...(worker && { worker }) })
+    lookBy(names.entry(executionId, removal), atMillis)
   })
 
   return {
     wrapUp,
+
+    /** Runs an execution that died once more. */
+    again: (executionId: string) => Effect.ignore(wake(executionId, "explicit")),
 
     /** Puts right what a dead worker has left of an execution. It may be another worker's by now. */
     recover: Effect.fnUntraced(function* (executionId: string, dead: Stored.Worker) {

@@ -43,7 +43,7 @@ export const makeLeaving = ({ agenda, backend, clock, executions, fork, lock, wo
       Effect.gen(function* () {
         if (executions.get(execution.id) === execution) executions.delete(execution.id)
         yield* publish(execution.id, execution.stored.workflow, execution.run, execution.state)
-        yield* worker.unmark(execution.slot, execution.id)
+        yield* worker.unmark(execution.held, execution.id)
       })
     ).pipe(Effect.catchCause((cause) => Effect.logWarning("A workflow waits for this worker's lease to end", cause)))
     Deferred.doneUnsafe(execution.settled, Exit.succeed(new Workflow.Suspended({})))

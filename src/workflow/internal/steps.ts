@@ -23,12 +23,7 @@ const lastMillis = Number.MAX_SAFE_INTEGER
 
 type Encoded = WorkflowEngine.Encoded
 
-export const makeSteps = (
-  shared: Shared,
-  taker: Taker,
-  wakes: Wakes,
-  lookAt: (executionId: string, atMillis: number) => void
-) => {
+export const makeSteps = (shared: Shared, taker: Taker, wakes: Wakes) => {
   const { agenda, clock, executions, lock, names, records } = shared
   const write = makeStepWrites(shared)
 
@@ -135,7 +130,7 @@ export const makeSteps = (
     const entry = { executionId, workflow: workflow._tag, what: `clock/${name}`, atMillis, ...(worker && { worker }) }
     yield* Effect.orDie(records.insist(execution, agenda.put(entry)))
     yield* Effect.orDie(writeStep(execution, id, Stored.clock.encode({ atMillis })))
-    lookAt(executionId, atMillis)
+    shared.lookBy(names.entry(executionId, entry.what), atMillis)
   })
 
   return { activityExecute, deferredResult, deferredDone, scheduleClock }

@@ -64,8 +64,16 @@ const Step = Schema.Struct({
 /** Records that do not decode were written by another program, or by a later version of this one. */
 const json = <A>(schema: Schema.Codec<A, unknown>) => {
   const codec = Schema.fromJsonString(Schema.toCodecJson(schema))
-  const [decode, encode] = [Schema.decodeSync(codec), Schema.encodeSync(codec)]
-  return { decode: (record: { readonly data: string }) => decode(record.data), encode }
+  const [decode, encode, decodeOption] = [
+    Schema.decodeSync(codec),
+    Schema.encodeSync(codec),
+    Schema.decodeOption(codec)
+  ]
+  return {
+    decode: (record: { readonly data: string }) => decode(record.data),
+    decodeOption: (record: { readonly data: string }) => decodeOption(record.data),
+    encode
+  }
 }
 
 export const execution = json(Execution)

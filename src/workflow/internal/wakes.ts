@@ -1,5 +1,6 @@
 /** How an execution gets to know that something has happened: at once if it runs here, and by the agenda if not. */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import { fnv1a } from "../../internal/fnv1a.ts"
 import type { VersionedRecord } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
@@ -36,6 +37,8 @@ export const makeWakes = (shared: Shared, taker: Taker, concurrency: number) => 
   const { agenda, clock, executions, lock, records, registered, worker } = shared
   /** The executions that were found in the agenda, and that may run here. */
   const taken = new Set<string>()
+  /** The entries that are being handled. */
+  const handling = new Set<string>()
   /** Whether some were left in the agenda, since too many ran. */
   let hasLeft = false
 
@@ -192,8 +195,15 @@ export const makeWakes = (shared: Shared, taker: Taker, concurrency: number) => 
         const waitMillis = leaveMillis - (monotonicMillis(clock) - sighting.sinceMillis)
         const isOwn = executions.has(executionId) || worker.isOwnSlot(fallsTo(executionId))
         if (atMillis === undefined && !isOwn && waitMillis > 0) return Effect.succeed(waitMillis)
-        if (isFull(executionId)) return Effect.undefined
-        return shared.apart(lock(executionId, handleWake(sighting)))
+        const { id } = sighting.record.key
+        if (isFull(executionId) || handling.has(id)) return Effect.undefined
+        handling.add(id)
+        const handled = Effect.ensuring(
+          lock(executionId, handleWake(sighting)),
+          Effect.sync(() => handling.delete(id))
+        )
+        // An execution whose records can't be reached keeps no other waiting.
+        return Effect.map(Effect.timeoutOption(shared.apart(handled), shared.leaseMillis), Option.getOrUndefined)
       })
   }
 }
