@@ -59,8 +59,8 @@ export const makeAgenda = (
      */
     announce: <A, E>(entry: Stored.Entry, write: Effect.Effect<A, E>) =>
       Effect.gen(function* () {
-        yield* put(entry)
         const sinceMillis = monotonicMillis(clock)
+        yield* put(entry)
         const written = yield* write
         if (monotonicMillis(clock) - sinceMillis > leaseMillis / 2) yield* put(entry)
         return written

@@ -19,11 +19,16 @@ export const makeRemoving = ({ agenda, backend, clock, records, retentionMillis 
   const handle = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
     const { execution, run } = yield* records.read(entry.executionId)
     const parent = execution === undefined ? undefined : Stored.execution.decode(execution).parent
+    // An older entry may come due, of a time before it was started, or of a run that died.
+    if (run !== undefined && isKept(Stored.run.decode(run))) return yield* agenda.remove(record)
     // A parent that runs again asks for the result again.
     if (parent !== undefined && (yield* isGoingOn(parent.executionId))) yield* removeLater(entry)
     else if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
     return yield* agenda.remove(record)
   })
+
+  const isKept = ({ endedMillis = 0 }: Stored.Run) =>
+    Math.ceil(endedMillis + retentionMillis) > clock.currentTimeMillisUnsafe()
 
   const isGoingOn = (executionId: string) =>
     Effect.map(records.get(executionId, ids.run), (run) => run !== undefined && !Stored.isOver(Stored.run.decode(run)))

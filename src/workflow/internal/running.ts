@@ -24,7 +24,7 @@ export const makeRunning = (
   finishing: Finishing,
   engine: () => WorkflowEngine.WorkflowEngine["Service"]
 ) => {
-  const { clock, executions, lock, records, worker } = shared
+  const { clock, executions, lock, records } = shared
 
   /** Runs the workflow once, from its start, in a fiber that what it waits for may interrupt. */
   const attempt = Effect.fnUntraced(function* (execution: Execution) {
@@ -89,7 +89,7 @@ export const makeRunning = (
       const written = yield* Effect.orDie(records.fenced(execution, [nothingCame], Stored.run.encode(state)))
       if (written._tag === "Landed") {
         execution.state = state
-        yield* Effect.ignore(worker.unmark(execution.held, execution.id))
+        yield* leaving.unmark(execution.id, execution.held)
         execution.idleSinceMillis = monotonicMillis(clock)
         Deferred.doneUnsafe(execution.settled, outcome)
         return true
@@ -140,7 +140,7 @@ export const makeRunning = (
     )
     if (stored === undefined) return false
     Deferred.doneUnsafe(execution.settled, stored.outcome)
-    const unmark = Effect.suspend(() => (executions.has(id) ? Effect.void : worker.unmark(execution.held, id)))
+    const unmark = Effect.suspend(() => (executions.has(id) ? Effect.void : leaving.unmark(id, execution.held)))
     yield* records.insist(execution, finishing.wrapUp(id, execution.stored, stored.state)).pipe(
       Effect.andThen(lock(id, unmark)),
       Effect.catchCause((cause) => Effect.logWarning("A complete workflow is tidied up later", cause))
