@@ -15,6 +15,7 @@ import { makeLeaving } from "./leaving.ts"
 import { makeLocks } from "./locks.ts"
 import { makeNames } from "./names.ts"
 import { makeRecords, untilAnswered } from "./records.ts"
+import { makeRemoving } from "./removing.ts"
 import { makeRunning } from "./running.ts"
 import type { Shared } from "./shared.ts"
 import { makeStarting } from "./starting.ts"
@@ -81,7 +82,7 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
   )
   const finishing: Finishing = makeFinishing(shared, leaving, taker)
   const running = makeRunning(shared, leaving, finishing, () => engine)
-  const wakes = makeWakes(shared, taker, concurrency)
+  const wakes = makeWakes(shared, taker, makeRemoving(shared), concurrency)
   const looks: Looks = yield* makeLooks(backend, names, {
     pollMillis,
     dueAtMillis: wakes.dueAtMillis,

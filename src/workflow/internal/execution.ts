@@ -62,6 +62,8 @@ export interface Execution {
   readonly scope: Scope.Closeable
   readonly instances: Set<WorkflowEngine.WorkflowInstance["Service"]>
   instance: WorkflowEngine.WorkflowInstance["Service"]
+  /** The sleeps whose entries this process has put. */
+  readonly sleeps: Set<string>
   /** Whether it has run before, here or elsewhere. */
   isReplay: boolean
   /** The deferreds that this run has found not to be completed. Only their completions interrupt it. */
@@ -90,6 +92,7 @@ export const makeExecution = (
     instances: new Set(),
     instance: WorkflowEngine.WorkflowInstance.initial(parts.of.workflow, parts.id, { scope }),
     missed: new Set(),
+    sleeps: new Set(),
     fiber: undefined,
     settled: Deferred.makeUnsafe(),
     idleSinceMillis: undefined

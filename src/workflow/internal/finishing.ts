@@ -53,14 +53,17 @@ export const makeFinishing = (
     /** Runs an execution that died once more. */
     again: (executionId: string) => Effect.ignore(wake(executionId, "explicit")),
 
-    /** Puts right what a dead worker has left of an execution. It may be another worker's by now. */
-    recover: Effect.fnUntraced(function* (executionId: string, dead: Stored.Worker) {
-      const { execution, run } = yield* records.read(executionId)
-      if (execution === undefined || run === undefined) return
-      const [stored, state] = [Stored.execution.decode(execution), Stored.run.decode(run)]
-      if (Stored.isOver(state)) return yield* wrapUp(executionId, stored, state)
-      if (state.state === "running" && state.worker?.slot === dead.slot && state.worker.token < dead.token) {
-        yield* leaving.publish(executionId, stored.workflow, run, state)
+    /** Puts right what a worker has left of an execution before another one took its slot. */
+    recover: Effect.fnUntraced(function* (executionId: string, current: Stored.Worker) {
+      for (;;) {
+        const { execution, run } = yield* records.read(executionId)
+        if (execution === undefined || run === undefined) return
+        const [stored, state] = [Stored.execution.decode(execution), Stored.run.decode(run)]
+        if (Stored.isOver(state)) return yield* wrapUp(executionId, stored, state)
+        const isLeft =
+          state.state === "running" && state.worker?.slot === current.slot && state.worker.token < current.token
+        // What the dead worker sent may land meanwhile.
+        if (!isLeft || (yield* leaving.publish(executionId, stored.workflow, run, state))) return
       }
     })
   }

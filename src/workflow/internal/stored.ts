@@ -54,7 +54,6 @@ export type Entry = typeof Entry.Type
 
 const Clock = Schema.Struct({ atMillis: Schema.Finite })
 const Interrupt = Schema.Struct({ unsafe: Schema.Boolean })
-const Mark = Schema.Struct({ workflow: Schema.String })
 
 const Step = Schema.Struct({
   exit: Schema.optionalKey(Schema.Unknown),
@@ -81,7 +80,6 @@ export const run = json(Run)
 export const entry = json(Entry)
 export const clock = json(Clock)
 export const interrupt = json(Interrupt)
-export const mark = json(Mark)
 const step = json(Step)
 
 // -----------------------------------------------------------------------------

@@ -12,12 +12,14 @@ import * as Stored from "./stored.ts"
 
 /**
  * What came of an attempt to take an execution. It may run here already, run elsewhere, be complete, not exist, have
- * nothing to do, or be of a workflow that is not registered here. Or the step that was to be written with the taking was
- * refused.
+ * nothing to do, or be of a workflow that is not registered here. Or the step that was to be written with the taking
+ * was refused.
  */
 export type Taking = "Taken" | "Running" | "Elsewhere" | "Complete" | "Absent" | "Idle" | "Unregistered" | "Refused"
 
-/** What is taken: what waits for a worker in any case, and what is suspended if there is news, or if one asks for it. */
+/**
+ * What is taken: what waits for a worker in any case, and what is suspended if there is news, or if one asks for it.
+ */
 export type Wish = WakeMode | "news"
 
 type StepOver = (interrupt: VersionedRecord | undefined) => Step
@@ -74,12 +76,12 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
   const takeAgain = Effect.fnUntraced(function* (execution: Execution, stepOver: StepOver | undefined) {
     const held = yield* worker.held
     if (held.slot !== execution.held.slot || held.token !== execution.held.token) return false
-    yield* worker.mark(held, execution.id, execution.stored.workflow)
+    yield* worker.mark(held, execution.id)
     const nothingCame: Step = { _tag: "Check", id: ids.inbox, expected: execution.inbox ?? 0 }
     const step = stepOver?.(execution.steps.get(ids.interrupt))
     const begun = yield* begin(execution, held, step === undefined ? [nothingCame] : [nothingCame, step])
     if (begun._tag !== "Landed") {
-      yield* worker.unmark(held, execution.id)
+      yield* leaving.unmark(execution.id, held)
       return false
     }
     for (const record of begun.records) if (record !== undefined) addStep(execution, record)
@@ -116,7 +118,7 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       const stored = Stored.execution.decode(seen.execution)
       const of = registered.get(stored.workflow)
       if (of === undefined || held === undefined) return "Unregistered"
-      yield* worker.mark(held, executionId, stored.workflow)
+      yield* worker.mark(held, executionId)
       const execution = makeExecution({
         id: executionId,
         of,
@@ -134,7 +136,7 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
         yield* start(execution)
         return "Taken"
       }
-      yield* worker.unmark(held, executionId)
+      yield* leaving.unmark(executionId, held)
       if (begun._tag === "Refused") return "Refused"
     }
   })
@@ -191,7 +193,7 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       shared.lock(executionId, take(executionId, "news")).pipe(
         Effect.retry({ schedule: shared.untilAnswered }),
         Effect.flatMap((taking) =>
-          taking === "Taken" || taking === "Running" ? Effect.void : worker.unmark(held, executionId)
+          taking === "Taken" || taking === "Running" ? Effect.void : leaving.unmark(executionId, held)
         ),
         Effect.ignore
       )
@@ -205,11 +207,11 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       if (executions.has(executionId)) return
       const held = yield* worker.held
       const state = runBy(never, held)
-      yield* worker.mark(held, executionId, stored.workflow)
+      yield* worker.mark(held, executionId)
       const created = yield* Effect.onError(createRecords(executionId, stored, state), () =>
         Effect.sync(() => findOut(executionId, held))
       )
-      if (created === undefined) return yield* worker.unmark(held, executionId)
+      if (created === undefined) return yield* leaving.unmark(executionId, held)
       const execution = makeExecution({
         id: executionId,
         of,
@@ -225,8 +227,8 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
     }),
 
     /**
-     * Creates an execution, and leaves it to the workers. If it exists already, the entry stays for them to remove, since
-     * another process may have put it, too.
+     * Creates an execution, and leaves it to the workers. If it exists already, the entry stays for them to remove,
+     * since another process may have put it, too.
      */
     createElsewhere: (executionId: string, stored: Stored.Execution) =>
       agenda.announce(

@@ -13,7 +13,7 @@ import { StorageBackend, type VersionedRecord } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
 import type { InvalidKey } from "../../StorageKey.ts"
 import { type Names, parseMark } from "./names.ts"
-import * as Stored from "./stored.ts"
+import type * as Stored from "./stored.ts"
 
 /** How many other workers each one follows: those with the next numbers. */
 const followed = 4
@@ -35,8 +35,8 @@ interface Slot extends Stored.Worker {
 
 export interface Options {
   readonly leaseMillis: number
-  /** Puts right an execution that a dead worker has left. It may be another worker's by now. */
-  readonly recover: (executionId: string, dead: Stored.Worker) => Effect.Effect<void, Backend | CapacityExceeded>
+  /** Puts right an execution that a worker has left which held a slot before its current holder. */
+  readonly recover: (executionId: string, current: Stored.Worker) => Effect.Effect<void, Backend | CapacityExceeded>
   /** Runs while a slot is held. */
   readonly whileHeld: Effect.Effect<void>
   /** Runs if the lease is lost: others may have the executions by now. */
@@ -199,9 +199,11 @@ export const makeWorker = Effect.fnUntraced(function* (
     /** The workers that are alive. */
     alive: () => Array.from(slots.values()).flatMap(({ isHeld, slot }) => (isHeld ? [slot] : [])),
 
-    mark: (held: Stored.Worker, executionId: string, workflow: string) =>
-      Effect.suspend(() => backend.put(names.mark(held, executionId), Stored.mark.encode({ workflow }))).pipe(
-        Effect.catchTag("InvalidData", Effect.die)
+    mark: (held: Stored.Worker, executionId: string) =>
+      Effect.catchTag(
+        Effect.suspend(() => backend.put(names.mark(held, executionId), "")),
+        "InvalidData",
+        Effect.die
       ),
 
     unmark: (held: Stored.Worker, executionId: string): Effect.Effect<void, Backend> =>
