@@ -100,6 +100,22 @@ const checkAll = Effect.fnUntraced(function* ({ name, work }: Bench, executions:
   assert.deepStrictEqual(faults, [], faults.join("\n"))
 })
 
+/** Waits until each worker has begun a run since now, and not of these executions: one that was stopped works again. */
+const allWork = ({ work }: Bench, workers: ReadonlyArray<{ readonly name: string }>, ended: ReadonlyArray<Ended>) => {
+  const since = Date.now()
+  const old = new Set(ended.map(({ id }) => id))
+  const idle = () => {
+    const runs = readNotes(work.notes).filter(
+      (note) => note._tag === "Run" && note.at >= since && !old.has(note.execution)
+    )
+    return workers.filter(({ name }) => !runs.some(({ worker }) => worker === name)).map(({ name }) => name)
+  }
+  return Effect.timeoutOrElse(
+    Effect.repeat(Effect.delay(Effect.sync(idle), 50), { until: ({ length }) => length === 0 }),
+    { duration: "30 seconds", orElse: () => Effect.die(`These workers do not work any more: ${idle()}`) }
+  )
+}
+
 /** Twelve orders at a time are placed and ended, while workers are killed, replaced, stopped and continued. */
 const disturbed: Program = Effect.fnUntraced(function* (bench) {
   const { note, random, work } = bench
@@ -118,7 +134,10 @@ const disturbed: Program = Effect.fnUntraced(function* (bench) {
     .flat()
     .map((act) => ({ act, order: random() }))
     .sort((a, b) => a.order - b.order)
-  const disturb = Effect.forEach(acts, ({ act }) => act)
+  const disturb = Effect.andThen(
+    Effect.forEach(acts, ({ act }) => act),
+    Effect.suspend(() => allWork(bench, fleet.workers, []))
+  )
   // If an order fails, the test ends at once.
   yield* Effect.raceFirst(disturb, Effect.andThen(Fiber.join(lanes), Effect.never))
   isDisturbed = false
@@ -145,13 +164,12 @@ const woken: Program = Effect.fnUntraced(function* (bench) {
   stopped.child.kill("SIGCONT")
 
   // Once it runs another order, it has done what it was about to do when it was stopped.
-  const known = new Set(ended.map(({ id }) => id))
-  const isBack = () =>
-    readNotes(work.notes).some(
-      (note) => note._tag === "Run" && note.worker === stopped.name && !known.has(note.execution)
-    )
   const later: Array<Ended> = []
-  while (!isBack()) later.push(...(yield* place(`later ${later.length}`)))
+  const placeMore = Effect.suspend(() => place(`later ${later.length}`)).pipe(
+    Effect.map((placed) => later.push(...placed)),
+    Effect.forever
+  )
+  yield* Effect.raceFirst(allWork(bench, [stopped], ended), placeMore)
   yield* checkAll(bench, [...ended, ...later])
   assert.deepStrictEqual(fleet.crashed, [])
 })
