@@ -159,9 +159,12 @@ export const recordsOf = Effect.fnUntraced(function* (execution: string) {
   return records
 })
 
-/** What is compared of records to tell that nothing was written. */
+/**
+ * What is compared of records to tell that nothing was written. The inbox only counts what others have sent, and a
+ * child's end is sent again if the process that had sent it has died.
+ */
 export const writesOf = (records: ReadonlyArray<VersionedRecord>) =>
-  records.map(({ key, version, writeId }) => `${key.id} ${version} ${writeId}`)
+  records.filter(({ key }) => key.id !== "inbox").map(({ key, version, writeId }) => `${key.id} ${version} ${writeId}`)
 
 /** The tokens in the stored results of an execution's activities. */
 const storedTokens = (records: ReadonlyArray<VersionedRecord>, begins: ReadonlyArray<Begun>) => {
