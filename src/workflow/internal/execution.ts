@@ -34,7 +34,7 @@ export interface Execution {
   /** The slot that its mark is at. */
   readonly slot: number
   /** The steps that have landed, as far as this process knows. */
-  steps: Map<string, VersionedRecord>
+  readonly steps: Map<string, VersionedRecord>
   /** The run's record as this process wrote it. A write that finds another one changes nothing. */
   run: VersionedRecord
   state: Stored.Run
@@ -49,6 +49,8 @@ export interface Execution {
   readonly scope: Scope.Closeable
   readonly instances: Set<WorkflowEngine.WorkflowInstance["Service"]>
   instance: WorkflowEngine.WorkflowInstance["Service"]
+  /** The deferreds that this run has found not to be completed. Only their completions interrupt it. */
+  readonly missed: Set<string>
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   /** What the runs of this taking come to. */
   settled: Deferred.Deferred<Workflow.Result<unknown, unknown>>
@@ -57,11 +59,12 @@ export interface Execution {
 }
 
 export const makeExecution = (
-  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "steps" | "run" | "state" | "inbox" | "resumes">
+  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "run" | "state" | "inbox" | "resumes">
 ): Execution => {
   const scope = Scope.makeUnsafe()
   return {
     ...parts,
+    steps: new Map(),
     interrupted: false,
     interruptedUnsafe: false,
     again: undefined,
@@ -69,6 +72,7 @@ export const makeExecution = (
     scope,
     instances: new Set(),
     instance: WorkflowEngine.WorkflowInstance.initial(parts.of.workflow, parts.id, { scope }),
+    missed: new Set(),
     fiber: undefined,
     settled: Deferred.makeUnsafe(),
     idleSinceMillis: undefined
@@ -81,7 +85,13 @@ export const nextInstance = (execution: Execution): WorkflowEngine.WorkflowInsta
     scope: Scope.forkUnsafe(execution.scope)
   })
   execution.instances.add(execution.instance)
+  execution.missed.clear()
   return execution.instance
+}
+
+export const runningIn = (executions: ReadonlyMap<string, Execution>, id: string): Execution | undefined => {
+  const execution = executions.get(id)
+  return execution !== undefined && isRunning(execution) ? execution : undefined
 }
 
 export const isRunning = ({ idleSinceMillis }: Execution): boolean => idleSinceMillis === undefined
@@ -97,4 +107,11 @@ export const addStep = (execution: Execution, step: VersionedRecord): void => {
 /** Asks for one more run after this one. A wake that is explicit counts for more. */
 export const wakeAgain = (execution: Execution, mode: WakeMode): void => {
   execution.again = mode === "explicit" ? mode : (execution.again ?? mode)
+}
+
+/** Stops to run an execution here. The finalizers of its workflow do not run, since it goes on elsewhere. */
+export const end = (execution: Execution, why: End): void => {
+  execution.end ??= why
+  for (const instance of execution.instances) instance.abandoned = true
+  execution.fiber?.interruptUnsafe()
 }
