@@ -28,11 +28,19 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
     known.add(executionId)
   }
 
+  const getRun = (executionId: string) =>
+    Effect.map(Effect.orDie(records.get(executionId, ids.run)), (record) =>
+      record === undefined ? undefined : Stored.run.decode(record)
+    )
+
   const create = Effect.fnUntraced(function* (
     workflow: Workflow.Any,
     { detached, executionId, parent, payload }: Parameters<Encoded["execute"]>[1]
   ) {
     if (executions.has(executionId) || known.has(executionId)) return
+    // A workflow that runs again has most likely started its children before.
+    const isAgain = parent !== undefined && runningIn(executions, parent.executionId)?.isReplay !== false
+    if (isAgain && (yield* getRun(executionId)) !== undefined) return remember(executionId)
     const of = registered.get(workflow._tag)
     const stored: Stored.Execution = {
       workflow: workflow._tag,
@@ -47,11 +55,6 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
     yield* orDieOf(workflow._tag, executionId, "payload")(shared.apart(created))
     remember(executionId)
   })
-
-  const getRun = (executionId: string) =>
-    Effect.map(Effect.orDie(records.get(executionId, ids.run)), (record) =>
-      record === undefined ? undefined : Stored.run.decode(record)
-    )
 
   const poll: Encoded["poll"] = Effect.fnUntraced(function* (workflow, executionId) {
     const run = yield* getRun(executionId)
