@@ -112,17 +112,23 @@ export const makeWakes = (shared: Shared, taker: Taker, concurrency: number) => 
     return yield* done
   })
 
-  /** What was sent to an execution that nobody has started is kept for as long as a complete one. */
+  /** Has an execution removed as long from now as a complete one is kept. */
   const removeLater = ({ executionId, workflow }: Stored.Entry) => {
     const atMillis = clock.currentTimeMillisUnsafe() + shared.retentionMillis
     return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: removal, atMillis }) : Effect.void
   }
 
   const handleRemoval = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
-    const run = yield* records.get(entry.executionId, ids.run)
-    if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
+    const { execution, run } = yield* records.read(entry.executionId)
+    const parent = execution === undefined ? undefined : Stored.execution.decode(execution).parent
+    // A parent that runs again asks for the result again.
+    if (parent !== undefined && (yield* isGoingOn(parent.executionId))) yield* removeLater(entry)
+    else if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
     return yield* agenda.remove(record)
   })
+
+  const isGoingOn = (executionId: string) =>
+    Effect.map(records.get(executionId, ids.run), (run) => run !== undefined && !Stored.isOver(Stored.run.decode(run)))
 
   /** Whether an execution is over. One that died may be resumed, so that is ruled out first. */
   const isForGood = (record: VersionedRecord): Effect.Effect<boolean, Backend | CapacityExceeded> => {
