@@ -118,8 +118,10 @@ const isApproved = ({ price }: Order) => price < 1000
 
 const colors = { shop: "cyan", manager: "magenta", "worker 1": "yellow", "worker 2": "green" } as const
 
+const startedMillis = performance.now()
+
 const say = (who: keyof typeof colors, what: string) => {
-  const seconds = (performance.now() / 1000).toFixed(1).padStart(4)
+  const seconds = ((performance.now() - startedMillis) / 1000).toFixed(1).padStart(4)
   return Console.log(`  ${seconds} s  ${styleText(["bold", colors[who]], who.padEnd(8))}  ${what}`)
 }
 
