@@ -5,7 +5,6 @@
  */
 import { Effect, Layer } from "effect"
 import type { WorkflowEngine } from "effect/workflow"
-import type { StorageBackend } from "../../src/StorageBackend.ts"
 import * as StorageWorkflowEngine from "../../src/workflow/StorageWorkflowEngine.ts"
 import { counted, type Engine, engines, type Sent } from "./engines.ts"
 import { Errand, layerErrand } from "./errand.ts"
@@ -30,7 +29,7 @@ type Started = Effect.Success<Engine["start"]>
 /** Runs a program with a worker whose requests are counted. */
 const withWorker = <A>(
   { counter, layer }: Started,
-  options: { readonly leaseTtl?: string; readonly pollInterval?: string },
+  options: Partial<StorageWorkflowEngine.Options>,
   program: (counts: {
     readonly reset: Effect.Effect<unknown>
     readonly sent: Effect.Effect<Sent>
@@ -39,8 +38,7 @@ const withWorker = <A>(
   Effect.scoped(
     Effect.gen(function* () {
       const counts = yield* counted(layer, counter)
-      const storage: Layer.Layer<StorageBackend> = counts.layer
-      const engine = StorageWorkflowEngine.layer({ owner: "shop", ...(options as object) }).pipe(Layer.provide(storage))
+      const engine = StorageWorkflowEngine.layer({ owner: "shop", ...options }).pipe(Layer.provide(counts.layer))
       const context = yield* Layer.build(Layer.fresh(Layer.provideMerge(layerErrand, engine)))
       return yield* Effect.provide(program(counts), context)
     })
