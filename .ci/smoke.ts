@@ -3,14 +3,15 @@
  * record, two pages, and a task, on each engine. Prints one line an engine.
  */
 import { DatabaseSync } from "node:sqlite"
-import { Console, Effect, Layer, Schema } from "effect"
+import { Console, Effect, Layer, Redacted, Schema } from "effect"
 import { InMemory, StorageBackend, StorageKey, TaskStore, VersionedStore } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
+import * as Postgres from "effect-versioned-store/Postgres"
 import * as Redis from "effect-versioned-store/Redis"
 import * as RedisClient from "effect-versioned-store/RedisClient"
 import * as Sqlite from "effect-versioned-store/Sqlite"
 
-const [filename = "", url = "", endpoint = ""] = process.argv.slice(2)
+const [filename = "", url = "", postgresUrl = "", endpoint = ""] = process.argv.slice(2)
 
 const { bun, deno, node }: Partial<Record<string, string>> = process.versions
 const runtime = bun ? `Bun ${bun}` : deno ? `Deno ${deno}` : `Node.js ${node}`
@@ -72,6 +73,10 @@ const engines = {
   memory: InMemory.layer,
   SQLite: Sqlite.layer({ filename }),
   Redis: Redis.layer().pipe(Layer.provide(RedisClient.layer({ url }))),
+  PostgreSQL: Postgres.layer({ tableName }).pipe(
+    Layer.provide(Layer.effectDiscard(Postgres.ensureTable({ tableName }))),
+    Layer.provide(Postgres.layerClient({ url: Redacted.make(postgresUrl) }))
+  ),
   "DynamoDB Local": DynamoDb.layer({ tableName }).pipe(
     Layer.provide(Layer.effectDiscard(DynamoDb.ensureTable({ tableName }))),
     Layer.provide(
