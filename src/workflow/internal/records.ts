@@ -27,8 +27,8 @@ export type Fenced =
 
 const lost: Fenced = { _tag: "Lost" }
 
-/** A run's writes are repeated until they are answered. If that takes too long, the worker loses its lease. */
-const untilAnswered = Schedule.min([Schedule.exponential(100), Schedule.spaced(5000)])
+/** Repeats until there is an answer. If a run's writes get none, its worker loses its lease. */
+export const untilAnswered = Schedule.min([Schedule.exponential(100), Schedule.spaced(5000)])
 
 export type Records = ReturnType<typeof makeRecords>
 
@@ -93,6 +93,29 @@ export const makeRecords = (backend: StorageBackend["Service"], names: Names) =>
   return {
     get,
 
+    /** Raises the version of a record that only counts. */
+    count: (executionId: string, id: "inbox" | "resumes") =>
+      Effect.suspend(() => backend.put(names.keyOf(executionId, id), "")).pipe(
+        Effect.catchTags({ InvalidData: Effect.die, CapacityExceeded: Effect.die })
+      ),
+
+    /** Writes a step from outside of a run, unless it is there already. */
+    createStep: (executionId: string, id: string, data: string) =>
+      Effect.suspend(() => backend.putIfVersion(names.keyOf(executionId, id), data, 0)).pipe(
+        Effect.catchTags({
+          VersionConflict: () => Effect.void,
+          RecordNotFound: () => Effect.void,
+          InvalidData: Effect.die
+        })
+      ),
+
+    putStep: (executionId: string, id: string, data: string) =>
+      Effect.catchTag(
+        Effect.suspend(() => backend.put(names.keyOf(executionId, id), data)),
+        "InvalidData",
+        Effect.die
+      ),
+
     read: (executionId: string): Effect.Effect<Seen, Backend> =>
       Effect.suspend(() =>
         Effect.map(
@@ -125,7 +148,7 @@ export const makeRecords = (backend: StorageBackend["Service"], names: Names) =>
       steps: ReadonlyArray<Step>,
       next?: string
     ): Effect.Effect<Fenced, CapacityExceeded> =>
-      Effect.suspend(() => (execution.end === undefined ? commit(execution, steps, next) : Effect.succeed(lost))).pipe(
+      Effect.suspend(() => (execution.end === "Lost" ? Effect.succeed(lost) : commit(execution, steps, next))).pipe(
         Effect.retry({
           schedule: untilAnswered,
           while: (error) => !isTooLarge(error) && execution.end === undefined
@@ -133,32 +156,37 @@ export const makeRecords = (backend: StorageBackend["Service"], names: Names) =>
         Effect.catch((error) => (isTooLarge(error) ? Effect.fail(error) : Effect.succeed(lost)))
       ),
 
-    /** Removes an execution with all that belongs to it, in steps of a hundred records, and its own records last. */
-    removeAll: (executionId: string): Effect.Effect<void, Backend> =>
-      Effect.gen(function* () {
-        const removed = (records: ReadonlyArray<VersionedRecord>) =>
-          backend.commit(
-            names.ownerOf(executionId),
-            records.map((record) => ({ _tag: "Remove", id: record.key.id, expected: record }))
-          )
-        for (;;) {
-          const { records } = yield* backend.listByPrefix(names.steps(executionId), { limit: maxCommitSteps })
-          if (records.length === 0) break
-          yield* removed(records)
+    /**
+     * Removes an execution with all that belongs to it, in steps of a hundred records, and its own records last.
+     * Returns false if a record has changed meanwhile.
+     */
+    removeAll: (executionId: string, { execution, inbox, resumes, run }: Seen): Effect.Effect<boolean, Backend> => {
+      const remove = (records: ReadonlyArray<VersionedRecord | undefined>) => {
+        const steps = records.flatMap((record) =>
+          record === undefined ? [] : [{ _tag: "Remove", id: record.key.id, expected: record } as const]
+        )
+        return steps.length === 0 ? Effect.void : backend.commit(names.ownerOf(executionId), steps)
+      }
+      return Effect.gen(function* () {
+        let isLast = false
+        while (!isLast) {
+          const page = yield* backend.listByPrefix(names.steps(executionId), { limit: maxCommitSteps })
+          yield* remove(page.records)
+          isLast = page.cursor === undefined
         }
-        const { records } = yield* backend.listByPrefix(names.all(executionId), { limit: maxCommitSteps })
-        if (records.length > 0) yield* removed(records)
+        yield* remove([execution, inbox, resumes, run])
+        return true
       }).pipe(
         Effect.catchTags({
-          // Another worker removes it as well.
-          VersionConflict: () => Effect.void,
-          RecordNotFound: () => Effect.void,
+          VersionConflict: () => Effect.succeed(false),
+          RecordNotFound: () => Effect.succeed(false),
           InvalidCursor: Effect.die,
           InvalidData: Effect.die,
           InvalidCommit: Effect.die,
           CapacityExceeded: Effect.die
         })
       )
+    }
   }
 }
 

@@ -18,8 +18,11 @@ export const Worker = Schema.Struct({ slot: Schema.Int, token: Schema.Int })
 export type Worker = typeof Worker.Type
 
 const Run = Schema.Struct({
-  /** `ready` waits for a worker, `suspended` for something that happens. */
-  state: Schema.Literals(["ready", "running", "suspended", "complete"]),
+  /**
+   * `ready` waits for a worker, and `suspended` for something that happens. `died` ended by a defect that is not a
+   * result: a wake begins another run.
+   */
+  state: Schema.Literals(["ready", "running", "suspended", "complete", "died"]),
   /** Each worker that takes the execution raises it. */
   epoch: Schema.Int,
   worker: Schema.optionalKey(Worker),
@@ -35,6 +38,9 @@ const Run = Schema.Struct({
 })
 export type Run = typeof Run.Type
 
+/** Whether nothing runs or waits any more. */
+export const isOver = ({ state }: Run): boolean => state === "complete" || state === "died"
+
 /** A thing to do: at once, or at a time. */
 const Entry = Schema.Struct({
   executionId: Schema.String,
@@ -48,7 +54,6 @@ export type Entry = typeof Entry.Type
 
 const Clock = Schema.Struct({ atMillis: Schema.Finite })
 const Interrupt = Schema.Struct({ unsafe: Schema.Boolean })
-const Mark = Schema.Struct({ workflow: Schema.String })
 
 const Step = Schema.Struct({
   exit: Schema.optionalKey(Schema.Unknown),
@@ -58,8 +63,16 @@ const Step = Schema.Struct({
 /** Records that do not decode were written by another program, or by a later version of this one. */
 const json = <A>(schema: Schema.Codec<A, unknown>) => {
   const codec = Schema.fromJsonString(Schema.toCodecJson(schema))
-  const [decode, encode] = [Schema.decodeSync(codec), Schema.encodeSync(codec)]
-  return { decode: (record: { readonly data: string }) => decode(record.data), encode }
+  const [decode, encode, decodeOption] = [
+    Schema.decodeSync(codec),
+    Schema.encodeSync(codec),
+    Schema.decodeOption(codec)
+  ]
+  return {
+    decode: (record: { readonly data: string }) => decode(record.data),
+    decodeOption: (record: { readonly data: string }) => decodeOption(record.data),
+    encode
+  }
 }
 
 export const execution = json(Execution)
@@ -67,7 +80,6 @@ export const run = json(Run)
 export const entry = json(Entry)
 export const clock = json(Clock)
 export const interrupt = json(Interrupt)
-export const mark = json(Mark)
 const step = json(Step)
 
 // -----------------------------------------------------------------------------
@@ -80,13 +92,16 @@ const deferredExit = Schema.toCodecJson(Schema.Exit(AnyOrVoid, AnyOrVoid, Schema
 
 type StepExit = Exit.Exit<unknown, unknown>
 
-const stepOf = (codec: Schema.Codec<StepExit, unknown>) => ({
-  encode: (exit: StepExit): string => step.encode({ exit: Schema.encodeSync(codec)(exit) }),
-  decode: (record: { readonly data: string }): StepExit => {
-    const { exit, tooLarge } = step.decode(record)
-    return tooLarge === undefined ? Schema.decodeUnknownSync(codec)(exit) : Exit.die(tooLarge)
+const stepOf = (codec: Schema.Codec<StepExit, unknown>) => {
+  const [encodeExit, decodeExit] = [Schema.encodeSync(codec), Schema.decodeUnknownSync(codec)]
+  return {
+    encode: (exit: StepExit): string => step.encode({ exit: encodeExit(exit) }),
+    decode: (record: { readonly data: string }): StepExit => {
+      const { exit, tooLarge } = step.decode(record)
+      return tooLarge === undefined ? decodeExit(exit) : Exit.die(tooLarge)
+    }
   }
-})
+}
 
 export const activity = stepOf(activityExit)
 export const deferred = stepOf(deferredExit)
@@ -96,22 +111,42 @@ export const tooLarge = (error: RecordTooLarge): string => step.encode({ tooLarg
 
 export type Outcome = Exit.Exit<Workflow.Result<unknown, unknown>>
 
-const outcomeCodec = ({ errorSchema, successSchema }: Workflow.Any) =>
-  Schema.toCodecJson(
-    Schema.Exit(Workflow.Result({ success: successSchema, error: errorSchema }), Schema.Never, Schema.Defect())
-  ) as unknown as Schema.Codec<Outcome, unknown>
+/** Making the codecs of a workflow costs more than to use them. */
+const codecsOf = (workflow: Workflow.Any) => {
+  const known = codecs.get(workflow)
+  if (known !== undefined) return known
+  const result = Workflow.Result({ success: workflow.successSchema, error: workflow.errorSchema })
+  const outcome = Schema.toCodecJson(Schema.Exit(result, Schema.Never, Schema.Defect()))
+  const payload = Schema.toCodecJson(workflow.payloadSchema)
+  const made = {
+    // What the schemas need is the caller's, as in Effect's own engines.
+    outcome: coder(outcome as unknown as Schema.Codec<Outcome, unknown>),
+    payload: coder(payload as unknown as Schema.Codec<object, unknown>)
+  }
+  codecs.set(workflow, made)
+  return made
+}
 
-export const encodeOutcome = (workflow: Workflow.Any, outcome: Outcome) =>
-  Schema.encodeEffect(outcomeCodec(workflow))(outcome)
+const coder = <A>(codec: Schema.Codec<A, unknown>) => ({
+  encode: Schema.encodeEffect(codec),
+  decode: Schema.decodeUnknownEffect(codec)
+})
+
+const codecs = new WeakMap<
+  Workflow.Any,
+  {
+    readonly outcome: ReturnType<typeof coder<Outcome>>
+    readonly payload: ReturnType<typeof coder<object>>
+  }
+>()
+
+export const encodeOutcome = (workflow: Workflow.Any, outcome: Outcome) => codecsOf(workflow).outcome.encode(outcome)
 
 export const decodeOutcome = (workflow: Workflow.Any, encoded: unknown): Effect.Effect<Outcome> =>
-  Effect.orDie(Schema.decodeUnknownEffect(outcomeCodec(workflow))(encoded))
+  Effect.orDie(codecsOf(workflow).outcome.decode(encoded))
 
 export const encodePayload = (workflow: Workflow.Any, payload: object): Effect.Effect<unknown> =>
-  Effect.orDie(Schema.encodeEffect(payloadCodec(workflow))(payload))
+  Effect.orDie(codecsOf(workflow).payload.encode(payload))
 
 export const decodePayload = (workflow: Workflow.Any, payload: unknown): Effect.Effect<object> =>
-  Effect.orDie(Schema.decodeUnknownEffect(payloadCodec(workflow))(payload))
-
-const payloadCodec = ({ payloadSchema }: Workflow.Any) =>
-  Schema.toCodecJson(payloadSchema) as unknown as Schema.Codec<object, unknown>
+  Effect.orDie(codecsOf(workflow).payload.decode(payload))
