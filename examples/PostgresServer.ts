@@ -48,7 +48,7 @@ const removeAtEnd = `
   setInterval(() => {}, 1e9)`
 
 /** The program that makes an empty database in a folder, and its arguments. */
-const initdb = (data: string): ReadonlyArray<string> => [
+export const initdb = (data: string): ReadonlyArray<string> => [
   ...["initdb", "--pgdata", data, "--username", "postgres", "--auth", "trust", "--encoding", "UTF8"],
   ...["--locale", "C", "--no-sync"]
 ]

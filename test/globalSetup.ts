@@ -3,7 +3,7 @@ import type { TestProject } from "vitest/node"
 import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
 import * as PostgresServer from "../examples/PostgresServer.ts"
 import * as RedisServer from "../examples/RedisServer.ts"
-import { mayMount, outerAddress } from "./support/machine.ts"
+import { mayMount, mayMountAsRoot, outerAddress } from "./support/machine.ts"
 import * as PgBouncer from "./support/pgBouncer.ts"
 
 declare module "vitest" {
@@ -76,6 +76,9 @@ export default async (project: TestProject) => {
   }
   if (!mayMount()) {
     skip("the tests of a full disk", "They need Linux, with unshare and user namespaces")
+  }
+  if (noPostgres === undefined && !mayMountAsRoot()) {
+    skip("the test of PostgreSQL on a full disk", "It needs Linux, with unshare, and root")
   }
   if (reason === undefined && outerAddress() === undefined) {
     skipped.push("the test of Redis's protected mode. It needs an IPv4 address that is not loopback.")
