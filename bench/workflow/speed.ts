@@ -1,6 +1,6 @@
 /**
  * Workflows a second on each engine, of two activities that do nothing, one at a time and 64 at once, beside Effect's
- * own engine in memory. Run it by `npx node bench/workflow/speed.ts`.
+ * own engine in memory. Run it by `npx node bench/workflow/speed.ts`, with `--quick` for rougher figures.
  */
 import { type Context, Effect, Layer } from "effect"
 import { WorkflowEngine } from "effect/workflow"
@@ -54,7 +54,7 @@ export const compareEngines = Effect.fnUntraced(function* (
       contenders: [first, ...others],
       perRun: fibers
     } as const
-    print(yield* compare({ quick: true }, "workflows", comparison))
+    print(yield* compare({ quick: process.argv.includes("--quick") }, "workflows", comparison))
   }
 })
 
