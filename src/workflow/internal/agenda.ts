@@ -206,6 +206,8 @@ export const makeLooks = Effect.fnUntraced(function* (
 
   const lookAlways = (part: Part) =>
     Effect.gen(function* () {
+      // The look before may have been interrupted with its lease.
+      part.nextAtMillis = 0
       for (;;) {
         while (part.nextAtMillis > now()) yield* rest(part)
         yield* look(part)

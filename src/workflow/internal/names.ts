@@ -43,7 +43,7 @@ export const makeNames = (owner: string) => {
     entry: (executionId: string, what: string, atMillis?: number) =>
       StorageKey.makeUnsafe({
         owner: `${owner}/${what === removal ? "removals" : "agenda"}/${partOf(executionId)}`,
-        id: `${atMillis === undefined ? now : `at/${String(atMillis).padStart(16, "0")}/`}${executionId}/${what}`
+        id: `${atMillis === undefined ? now : `at/${String(Math.ceil(atMillis)).padStart(16, "0")}/`}${executionId}/${what}`
       })
   }
 }

@@ -162,15 +162,17 @@ export const makeRecords = (backend: StorageBackend["Service"], names: Names) =>
      */
     removeAll: (executionId: string, { execution, inbox, resumes, run }: Seen): Effect.Effect<boolean, Backend> => {
       const remove = (records: ReadonlyArray<VersionedRecord | undefined>) => {
-        const steps = records.flatMap((record) =>
-          record === undefined ? [] : [{ _tag: "Remove", id: record.key.id, expected: record } as const]
+        const steps: ReadonlyArray<Step> = records.flatMap((record) =>
+          record === undefined ? [] : [{ _tag: "Remove", id: record.key.id, expected: record }]
         )
-        return steps.length === 0 ? Effect.void : backend.commit(names.ownerOf(executionId), steps)
+        // What was sent to an execution that was never started belongs to it if it is started now.
+        const unstarted: ReadonlyArray<Step> = run === undefined ? [{ _tag: "Check", id: ids.run, expected: 0 }] : []
+        return steps.length === 0 ? Effect.void : backend.commit(names.ownerOf(executionId), [...unstarted, ...steps])
       }
       return Effect.gen(function* () {
         let isLast = false
         while (!isLast) {
-          const page = yield* backend.listByPrefix(names.steps(executionId), { limit: maxCommitSteps })
+          const page = yield* backend.listByPrefix(names.steps(executionId), { limit: maxCommitSteps - 1 })
           yield* remove(page.records)
           isLast = page.cursor === undefined
         }

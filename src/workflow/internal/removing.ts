@@ -13,18 +13,23 @@ const tryAgainMillis = 1000
 export type Removing = ReturnType<typeof makeRemoving>
 
 export const makeRemoving = ({ agenda, backend, clock, records, retentionMillis }: Shared) => {
-  /** Has an execution removed as long from now as a complete one is kept. */
-  const removeLater = ({ executionId, workflow }: Stored.Entry): Effect.Effect<void, Backend> => {
-    const atMillis = clock.currentTimeMillisUnsafe() + retentionMillis
+  /** Has an execution removed as long after a time as a complete one is kept. */
+  const removeAfter = ({ executionId, workflow }: Stored.Entry, millis: number): Effect.Effect<void, Backend> => {
+    const atMillis = millis + retentionMillis
     return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: removal, atMillis }) : Effect.void
   }
+  const removeLater = (entry: Stored.Entry) => removeAfter(entry, clock.currentTimeMillisUnsafe())
 
   /** Handles a removal that is due. Returns after how long it is tried again, if it must be. */
   const handle = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
     const seen = yield* records.read(entry.executionId)
     const parent = seen.execution === undefined ? undefined : Stored.execution.decode(seen.execution).parent
-    // An older entry may come due, of a time before it was started, or of a run that died.
-    if (seen.run !== undefined && isKept(Stored.run.decode(seen.run))) return yield* agenda.remove(record)
+    const { endedMillis = 0 } = seen.run === undefined ? {} : Stored.run.decode(seen.run)
+    if (Math.ceil(endedMillis + retentionMillis) > clock.currentTimeMillisUnsafe()) {
+      // The entry is of a time before the execution was started, of a run that died, or of a shorter retention.
+      yield* removeAfter(entry, endedMillis)
+      return yield* agenda.remove(record)
+    }
     const run = yield* ruledOut(seen.run)
     if (run === "GoesOn") return yield* agenda.remove(record)
     // A parent that runs again asks for the result again.
@@ -32,9 +37,6 @@ export const makeRemoving = ({ agenda, backend, clock, records, retentionMillis 
     else if (!(yield* records.removeAll(entry.executionId, { ...seen, run }))) return tryAgainMillis
     return yield* agenda.remove(record)
   })
-
-  const isKept = ({ endedMillis = 0 }: Stored.Run) =>
-    Math.ceil(endedMillis + retentionMillis) > clock.currentTimeMillisUnsafe()
 
   const isGoingOn = (executionId: string) =>
     Effect.map(records.get(executionId, ids.run), (run) => run !== undefined && !Stored.isOver(Stored.run.decode(run)))
