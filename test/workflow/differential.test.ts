@@ -1,0 +1,174 @@
+/**
+ * Random workflows with random actions from outside, on Effect's engine in memory and on ours, which is closed and built
+ * again on its storage at random moments. `FAULT_SEED` repeats a run.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Layer, Scope } from "effect"
+import { DurableDeferred, WorkflowEngine } from "effect/workflow"
+import { newSeed, randomFrom } from "../support/random.ts"
+import {
+  bodyOf,
+  executionsOf,
+  lastWord,
+  lateWord,
+  linkedIn,
+  makeWorkflow,
+  newNotes,
+  type Path,
+  surePrefix,
+  type Tree,
+  treeFrom,
+  wordsOf
+} from "./programs.ts"
+import { eventually, shownResult, word } from "./support.ts"
+
+type Engine = Layer.Layer<WorkflowEngine.WorkflowEngine, unknown, never>
+
+type Action =
+  | { readonly _tag: "Say"; readonly path: Path; readonly name: string; readonly exit: Exit.Exit<string, string> }
+  | { readonly _tag: "Resume" | "Poll" | "Execute"; readonly path: Path }
+  | { readonly _tag: "Start" | "Restart" }
+  | { readonly _tag: "Wait"; readonly millis: number }
+
+/** All words are said once in any order, and then perhaps again in another way, between actions that change nothing. */
+const actionsFrom = (seed: number, { root }: Tree): ReadonlyArray<Action> => {
+  const random = randomFrom(seed)
+  const below = (n: number) => Math.floor(random() * n)
+  const executions = Array.from(executionsOf(root))
+  const actions: Array<Action> = executions
+    .flatMap(([path, program]) => wordsOf(program).map((name) => ({ path, name })))
+    .filter(({ name }) => name !== lastWord && name !== lateWord)
+    .map(({ name, path }) => {
+      const isSure = name.startsWith(surePrefix) || random() < 0.8
+      const exit = isSure ? Exit.succeed(`said ${name}`) : Exit.fail(`not ${name}`)
+      return { _tag: "Say", path, name, exit } as const
+    })
+  const insert = (action: Action, from = 0) => actions.splice(from + below(actions.length + 1 - from), 0, action)
+  for (let i = actions.length; i-- > 1; ) actions.push(...actions.splice(below(i + 1), 1))
+  insert({ _tag: "Start" })
+  const start = actions.findIndex(({ _tag }) => _tag === "Start")
+  for (const action of actions.filter((action) => action._tag === "Say")) {
+    const again = { ...action, exit: Exit.succeed("said again") }
+    if (random() < 0.3) insert(again, actions.indexOf(action) + 1)
+  }
+  for (let i = 0; i < 3 + below(8); i++) {
+    const [path] = executions[below(executions.length)] ?? [""]
+    insert(
+      { _tag: (["Resume", "Poll", "Execute"] as const)[below(3)] ?? "Poll", path: below(2) === 0 ? "" : path },
+      start + 1
+    )
+    insert({ _tag: "Wait", millis: below(6) })
+  }
+  for (let i = 0; i < below(4); i++) insert({ _tag: "Restart" }, start + 1)
+  return actions
+}
+
+/** An engine that can be closed and built again. What is asked of it goes to the present one. */
+const makeHost = Effect.fnUntraced(function* (layer: Engine) {
+  const outer = yield* Effect.scope
+  const build = Effect.gen(function* () {
+    const scope = yield* Scope.fork(outer)
+    return { scope, context: yield* Layer.buildWithScope(Layer.fresh(layer), scope) }
+  })
+  let current = yield* build
+  return {
+    run: <A, E>(effect: Effect.Effect<A, E, WorkflowEngine.WorkflowEngine>) =>
+      Effect.suspend(() => Effect.provideContext(effect, current.context)),
+    restart: Effect.gen(function* () {
+      yield* Scope.close(current.scope, Exit.void)
+      current = yield* build
+    })
+  }
+})
+
+const run = Effect.fnUntraced(function* (seed: number, engine: Engine, isRestarted: boolean) {
+  const tree = treeFrom(seed)
+  const executions = executionsOf(tree.root)
+  const notes = newNotes()
+  const workflow = makeWorkflow(`tree-${crypto.randomUUID()}`)
+  const body = workflow.toLayer(bodyOf(workflow, tree.root, notes))
+  const host = yield* makeHost(Layer.provideMerge(body, engine))
+  const idOf = (path: Path) => workflow.executionId({ path })
+
+  const say = (path: Path, name: string, exit: Exit.Exit<string, string>) =>
+    Effect.flatMap(idOf(path), (executionId) => {
+      const token = DurableDeferred.tokenFromExecutionId(word(name), { workflow, executionId })
+      return host.run(DurableDeferred.done(word(name), { token, exit }))
+    })
+  const poll = (path: Path) => Effect.flatMap(idOf(path), (id) => Effect.map(host.run(workflow.poll(id)), shownResult))
+  const hasEnded = (state: string) => state !== "none" && state !== "suspended"
+  const start = host.run(workflow.execute({ path: "" }, { discard: true }))
+
+  for (const action of actionsFrom(seed, tree)) {
+    switch (action._tag) {
+      case "Say":
+        yield* say(action.path, action.name, action.exit)
+        break
+      case "Wait":
+        yield* Effect.sleep(action.millis)
+        break
+      case "Resume":
+        yield* Effect.flatMap(idOf(action.path), (id) => host.run(workflow.resume(id)))
+        break
+      case "Poll":
+        yield* poll(action.path)
+        break
+      case "Restart":
+        if (isRestarted) yield* host.restart
+        break
+      default:
+        yield* start
+    }
+  }
+
+  if (tree.isInterrupted) {
+    // At its last word an execution waits for nothing else, nor do the children that it has left.
+    const isQuiet = () =>
+      notes.reached.has(`:${lastWord}`) &&
+      Array.from(notes.left).every((path) => notes.reached.has(`${path}:${lateWord}`))
+    yield* eventually(poll(""), (state) => hasEnded(state) || (state === "suspended" && isQuiet()))
+    yield* Effect.flatMap(idOf(""), (id) => host.run(workflow.interrupt(id)))
+  } else {
+    yield* say("", lastWord, Exit.succeed("the last"))
+  }
+  const end = yield* eventually(poll(""), hasEnded)
+  // A child that is interrupted with its parent might still hear the word.
+  const interrupted = end === "interrupted" ? linkedIn(tree.root).map((name) => `/${name}`) : []
+  for (const path of notes.left) {
+    if (!interrupted.includes(path)) yield* say(path, lateWord, Exit.succeed("the late"))
+    yield* eventually(poll(path), hasEnded)
+  }
+  const ends: Record<Path, string> = {}
+  for (const path of executions.keys()) ends[path] = yield* poll(path)
+  // Only what is undone is undone in order.
+  const begun = Array.from(notes.begun)
+  const undone = (path: Path) => begun.filter((key) => key.startsWith(`${path}:undo `))
+  return { ends, begun: begun.toSorted(), undone: Array.from(executions.keys(), undone), faults: notes.faults }
+}, Effect.scoped)
+
+describe("random workflows", () => {
+  it.live("end alike", () =>
+    Effect.gen(function* () {
+      const seed = newSeed("workflows")
+      for (let i = 0; i < 100; i++) {
+        const tree = treeFrom(seed + i)
+        const one = yield* run(seed + i, WorkflowEngine.layerMemory, false).pipe(
+          Effect.timeout(3000),
+          Effect.tapCause(() => Effect.sync(() => console.log(seed + i, JSON.stringify(tree))))
+        )
+        const two = yield* run(seed + i, WorkflowEngine.layerMemory, false)
+        assert.deepStrictEqual(one, two, JSON.stringify(tree))
+        assert.deepStrictEqual(one.faults, [])
+        console.log(
+          "END",
+          one.ends[""].split(" ")[0],
+          tree.isInterrupted,
+          one.undone.flat().length,
+          Object.values(one.ends)
+            .map((e) => e.split(" ")[0])
+            .join()
+        )
+      }
+    })
+  )
+})
