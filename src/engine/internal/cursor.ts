@@ -1,5 +1,6 @@
 import * as Base64Url from "effect/encoding/Base64Url"
 import * as Result from "effect/Result"
+import { fnv1a } from "../../internal/fnv1a.ts"
 import type { Order } from "../../StorageBackend.ts"
 import { checkPart, maxIdBytes } from "../../StorageKey.ts"
 import type { StoragePrefix } from "../../StoragePrefix.ts"
@@ -10,18 +11,9 @@ const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /**
- * FNV-1a of 64 bits finds a damaged cursor, and a cursor of another listing. It does not protect against a forged
- * cursor, which can only move within the caller's own listing.
- */
-export const fnv1a = (bytes: Uint8Array): bigint => {
-  let hash = 0xcbf29ce484222325n
-  for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
-  return hash
-}
-
-/**
  * The cursor that continues a listing after an id. It is the base64url of a format byte, a hash that binds the cursor
- * to the listing, and the id.
+ * to the listing, and the id. The hash finds a damaged cursor, and a cursor of another listing. It does not protect
+ * against a forged cursor, which can only move within the caller's own listing.
  */
 export const encode = (prefix: StoragePrefix, order: Order, id: string): string => {
   const idBytes = encoder.encode(id)

@@ -10,7 +10,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Engine } from "../../../Engine.ts"
-import { fnv1a } from "../cursor.ts"
+import { fnv1a } from "../../../internal/fnv1a.ts"
 import { failureOf } from "./failure.ts"
 import { bytesOf, type Layout, textOf } from "./layout.ts"
 

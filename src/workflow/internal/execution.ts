@@ -1,0 +1,100 @@
+/** What this process knows of an execution that it runs, or has just run. */
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import type * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import type * as Workflow from "effect/workflow/Workflow"
+import * as WorkflowEngine from "effect/workflow/WorkflowEngine"
+import type { VersionedRecord } from "../../StorageBackend.ts"
+import { ids } from "./names.ts"
+import * as Stored from "./stored.ts"
+
+/** A workflow that this process can run. */
+export interface Registered {
+  readonly workflow: Workflow.Any
+  readonly execute: (
+    payload: object,
+    executionId: string
+  ) => Effect.Effect<unknown, unknown, WorkflowEngine.WorkflowInstance | WorkflowEngine.WorkflowEngine>
+  /** What the schemas need. */
+  readonly services: Context.Context<never>
+}
+
+/** Who asks for a run: a person does so explicitly, and what happens to the execution automatically. */
+export type WakeMode = "explicit" | "automatic"
+
+/** Why this process has stopped to run an execution: others have it, or the workflow's Layer closes. */
+export type End = "Lost" | "Stopped"
+
+export interface Execution {
+  readonly id: string
+  readonly of: Registered
+  readonly stored: Stored.Execution
+  /** The slot that its mark is at. */
+  readonly slot: number
+  /** The steps that have landed, as far as this process knows. */
+  steps: Map<string, VersionedRecord>
+  /** The run's record as this process wrote it. A write that finds another one changes nothing. */
+  run: VersionedRecord
+  state: Stored.Run
+  inbox: VersionedRecord | undefined
+  resumes: number
+  interrupted: boolean
+  interruptedUnsafe: boolean
+  /** The strongest wake that came while it ran. */
+  again: WakeMode | undefined
+  end: End | undefined
+  /** The scopes of its runs. Those of runs that were suspended stay open, as in Effect's engines. */
+  readonly scope: Scope.Closeable
+  readonly instances: Set<WorkflowEngine.WorkflowInstance["Service"]>
+  instance: WorkflowEngine.WorkflowInstance["Service"]
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
+  /** What the runs of this taking come to. */
+  settled: Deferred.Deferred<Workflow.Result<unknown, unknown>>
+  /** Since when it is suspended here, in monotonic milliseconds. Undefined while it runs. */
+  idleSinceMillis: number | undefined
+}
+
+export const makeExecution = (
+  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "steps" | "run" | "state" | "inbox" | "resumes">
+): Execution => {
+  const scope = Scope.makeUnsafe()
+  return {
+    ...parts,
+    interrupted: false,
+    interruptedUnsafe: false,
+    again: undefined,
+    end: undefined,
+    scope,
+    instances: new Set(),
+    instance: WorkflowEngine.WorkflowInstance.initial(parts.of.workflow, parts.id, { scope }),
+    fiber: undefined,
+    settled: Deferred.makeUnsafe(),
+    idleSinceMillis: undefined
+  }
+}
+
+/** Begins a run: each has a scope of its own, so that a replay makes its compensations anew. */
+export const nextInstance = (execution: Execution): WorkflowEngine.WorkflowInstance["Service"] => {
+  execution.instance = WorkflowEngine.WorkflowInstance.initial(execution.of.workflow, execution.id, {
+    scope: Scope.forkUnsafe(execution.scope)
+  })
+  execution.instances.add(execution.instance)
+  return execution.instance
+}
+
+export const isRunning = ({ idleSinceMillis }: Execution): boolean => idleSinceMillis === undefined
+
+/** Remembers a step. An interruption that was stored counts from then on. */
+export const addStep = (execution: Execution, step: VersionedRecord): void => {
+  execution.steps.set(step.key.id, step)
+  if (step.key.id !== ids.interrupt) return
+  execution.interrupted = true
+  execution.interruptedUnsafe ||= Stored.interrupt.decode(step).unsafe
+}
+
+/** Asks for one more run after this one. A wake that is explicit counts for more. */
+export const wakeAgain = (execution: Execution, mode: WakeMode): void => {
+  execution.again = mode === "explicit" ? mode : (execution.again ?? mode)
+}

@@ -1,0 +1,65 @@
+/** Where the records of workflows are. */
+import { fnv1a } from "../../internal/fnv1a.ts"
+import type { VersionedRecord } from "../../StorageBackend.ts"
+import * as StorageKey from "../../StorageKey.ts"
+import * as StoragePrefix from "../../StoragePrefix.ts"
+
+/** In how many parts the agenda is kept. All processes must agree on it. */
+export const agendaParts = 4
+
+const encoder = new TextEncoder()
+
+export type Names = ReturnType<typeof makeNames>
+
+/** The keys under an owner. Each throws `InvalidKey` if a name is no part of a key, for example if it is too long. */
+export const makeNames = (owner: string) => {
+  const ownerOf = (executionId: string) => `${owner}/executions/${executionId}`
+  const keyOf = (executionId: string, id: string) => StorageKey.makeUnsafe({ owner: ownerOf(executionId), id })
+  return {
+    /** An execution and all that belongs to it have an owner of their own, so one commit can change them together. */
+    ownerOf,
+    keyOf,
+    all: (executionId: string) => StoragePrefix.makeUnsafe({ owner: ownerOf(executionId), idPrefix: "" }),
+    steps: (executionId: string) => StoragePrefix.makeUnsafe({ owner: ownerOf(executionId), idPrefix: "step/" }),
+
+    /** The leases of the workers. */
+    workers: `${owner}/workers`,
+    leases: StoragePrefix.makeUnsafe({ owner: `${owner}/workers`, idPrefix: "lease/" }),
+    mark: (slot: number, executionId: string) =>
+      StorageKey.makeUnsafe({ owner: `${owner}/workers/${slot}`, id: executionId }),
+    marks: (slot: number) => StoragePrefix.makeUnsafe({ owner: `${owner}/workers/${slot}`, idPrefix: "" }),
+
+    agenda: Array.from({ length: agendaParts }, (_, part) => ({
+      all: StoragePrefix.makeUnsafe({ owner: `${owner}/agenda/${part}`, idPrefix: "" }),
+      now: StoragePrefix.makeUnsafe({ owner: `${owner}/agenda/${part}`, idPrefix: now })
+    })),
+    /** A key of the agenda. Those without a time come first, and then the others in the order of their times. */
+    entry: (executionId: string, what: string, atMillis?: number) =>
+      StorageKey.makeUnsafe({
+        owner: `${owner}/agenda/${fnv1a(encoder.encode(executionId)) % BigInt(agendaParts)}`,
+        id: `${atMillis === undefined ? now : `at/${String(atMillis).padStart(16, "0")}/`}${executionId}/${what}`
+      })
+  }
+}
+
+/** Sorts before `at/`. */
+const now = "0/"
+
+/** The ids of an execution's records. */
+export const ids = {
+  /** What was started: it never changes. */
+  execution: "execution",
+  /** Who runs it, and what the last run came to. */
+  run: "run",
+  /** Counts by its version what came from outside of a run. */
+  inbox: "inbox",
+  /** Counts by its version who asked for a run that begins even after a failure. */
+  resumes: "resumes",
+  activity: (name: string, attempt: number) => `step/activity/${name}/${attempt}`,
+  deferred: (name: string) => `step/deferred/${name}`,
+  clock: (name: string) => `step/clock/${name}`,
+  interrupt: "step/interrupt"
+}
+
+/** The version of a record, or zero if there is none. */
+export const versionOf = (record: VersionedRecord | undefined): number => record?.version ?? 0

@@ -1,0 +1,117 @@
+/** The records of workflows, as they are stored: each is JSON. */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import * as Workflow from "effect/workflow/Workflow"
+import { RecordTooLarge } from "./RecordTooLarge.ts"
+
+/** What was started. */
+const Execution = Schema.Struct({
+  workflow: Schema.String,
+  payload: Schema.Unknown,
+  parent: Schema.optionalKey(Schema.Struct({ workflow: Schema.String, executionId: Schema.String }))
+})
+export type Execution = typeof Execution.Type
+
+/** The process that runs an execution: the lease that it holds, by its number and its token. */
+export const Worker = Schema.Struct({ slot: Schema.Int, token: Schema.Int })
+export type Worker = typeof Worker.Type
+
+const Run = Schema.Struct({
+  /** `ready` waits for a worker, `suspended` for something that happens. */
+  state: Schema.Literals(["ready", "running", "suspended", "complete"]),
+  /** Each worker that takes the execution raises it. */
+  epoch: Schema.Int,
+  worker: Schema.optionalKey(Worker),
+  /** The versions of the inbox and of the resumes that the last run knew of. */
+  inbox: Schema.Int,
+  resumes: Schema.Int,
+  /** Whether the last run was suspended by a failure, so that only a resume or an interruption begins another one. */
+  failed: Schema.Boolean,
+  /** When it was completed. */
+  endedMillis: Schema.optionalKey(Schema.Finite),
+  /** What the last run came to: the exit of a `Workflow.Result`. */
+  outcome: Schema.optionalKey(Schema.Unknown)
+})
+export type Run = typeof Run.Type
+
+/** A thing to do: at once, or at a time. */
+const Entry = Schema.Struct({
+  executionId: Schema.String,
+  workflow: Schema.String,
+  what: Schema.String,
+  atMillis: Schema.optionalKey(Schema.Finite),
+  /** The worker that keeps the time. Others leave the entry to it for as long as it lives. */
+  worker: Schema.optionalKey(Worker)
+})
+export type Entry = typeof Entry.Type
+
+const Clock = Schema.Struct({ atMillis: Schema.Finite })
+const Interrupt = Schema.Struct({ unsafe: Schema.Boolean })
+const Mark = Schema.Struct({ workflow: Schema.String })
+
+const Step = Schema.Struct({
+  exit: Schema.optionalKey(Schema.Unknown),
+  tooLarge: Schema.optionalKey(RecordTooLarge)
+})
+
+/** Records that do not decode were written by another program, or by a later version of this one. */
+const json = <A>(schema: Schema.Codec<A, unknown>) => {
+  const codec = Schema.fromJsonString(Schema.toCodecJson(schema))
+  const [decode, encode] = [Schema.decodeSync(codec), Schema.encodeSync(codec)]
+  return { decode: (record: { readonly data: string }) => decode(record.data), encode }
+}
+
+export const execution = json(Execution)
+export const run = json(Run)
+export const entry = json(Entry)
+export const clock = json(Clock)
+export const interrupt = json(Interrupt)
+export const mark = json(Mark)
+const step = json(Step)
+
+// -----------------------------------------------------------------------------
+
+const AnyOrVoid = Schema.Union([Schema.Undefined, Schema.Any])
+
+/** Successes and errors come encoded. Defects of an activity do not, and those of a deferred do. */
+const activityExit = Schema.toCodecJson(Schema.Exit(AnyOrVoid, AnyOrVoid, Schema.Defect()))
+const deferredExit = Schema.toCodecJson(Schema.Exit(AnyOrVoid, AnyOrVoid, Schema.Any))
+
+type StepExit = Exit.Exit<unknown, unknown>
+
+const stepOf = (codec: Schema.Codec<StepExit, unknown>) => ({
+  encode: (exit: StepExit): string => step.encode({ exit: Schema.encodeSync(codec)(exit) }),
+  decode: (record: { readonly data: string }): StepExit => {
+    const { exit, tooLarge } = step.decode(record)
+    return tooLarge === undefined ? Schema.decodeUnknownSync(codec)(exit) : Exit.die(tooLarge)
+  }
+})
+
+export const activity = stepOf(activityExit)
+export const deferred = stepOf(deferredExit)
+export const tooLarge = (error: RecordTooLarge): string => step.encode({ tooLarge: error })
+
+// -----------------------------------------------------------------------------
+
+export type Outcome = Exit.Exit<Workflow.Result<unknown, unknown>>
+
+const outcomeCodec = ({ errorSchema, successSchema }: Workflow.Any) =>
+  Schema.toCodecJson(
+    Schema.Exit(Workflow.Result({ success: successSchema, error: errorSchema }), Schema.Never, Schema.Defect())
+  ) as unknown as Schema.Codec<Outcome, unknown>
+
+export const encodeOutcome = (workflow: Workflow.Any, outcome: Outcome) =>
+  Schema.encodeEffect(outcomeCodec(workflow))(outcome)
+
+export const decodeOutcome = (workflow: Workflow.Any, encoded: unknown): Effect.Effect<Outcome> =>
+  Effect.orDie(Schema.decodeUnknownEffect(outcomeCodec(workflow))(encoded))
+
+export const encodePayload = (workflow: Workflow.Any, payload: object): Effect.Effect<unknown> =>
+  Effect.orDie(Schema.encodeEffect(payloadCodec(workflow))(payload))
+
+export const decodePayload = (workflow: Workflow.Any, payload: unknown): Effect.Effect<object> =>
+  Effect.orDie(Schema.decodeUnknownEffect(payloadCodec(workflow))(payload))
+
+const payloadCodec = ({ payloadSchema }: Workflow.Any) =>
+  Schema.toCodecJson(payloadSchema) as unknown as Schema.Codec<object, unknown>
