@@ -148,6 +148,13 @@ export const linkedIn = (program: Program): ReadonlyArray<string> => {
   return "part" in program && program._tag !== "Child" ? linkedIn(program.part) : []
 }
 
+/** What an execution can undo, in the order in which it is done. */
+export const undoableIn = (program: Program): ReadonlyArray<string> => {
+  if ("parts" in program) return program.parts.flatMap(undoableIn)
+  if (program._tag === "Undoable") return program.end === "succeed" ? [program.name] : []
+  return "part" in program && program._tag !== "Child" ? undoableIn(program.part) : []
+}
+
 /** The words that an execution may wait for, and that are said from outside. */
 export const wordsOf = (program: Program): ReadonlyArray<string> => {
   if ("parts" in program) return program.parts.flatMap(wordsOf)

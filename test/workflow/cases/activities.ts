@@ -106,7 +106,7 @@ export const activityCases: ReadonlyArray<Case> = [
   test(
     "keeps names apart that look like paths",
     Effect.gen(function* () {
-      const names = ["a", "a/1", "a/1/1", "a%2F1", "", "A", "é", "\u{1f600}", "x".repeat(2000), `${"x".repeat(1999)}y`]
+      const names = ["a", "a/1", "a/1/1", "a%2F1", "", "A", "é", "\u{1f600}", "x".repeat(400), `${"x".repeat(399)}y`]
       const notes: Array<string> = []
       const workflow = yield* define(
         Effect.fnUntraced(function* () {
