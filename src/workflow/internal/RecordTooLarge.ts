@@ -48,6 +48,16 @@ export class RecordTooLarge extends Schema.TaggedError<RecordTooLarge>("effect-v
   },
   { httpApiStatus: 413 }
 ) {
+  /** @internal */
+  static of(
+    workflow: string,
+    executionId: string,
+    part: string,
+    { actual, limit }: { readonly actual: number; readonly limit: number }
+  ): RecordTooLarge {
+    return new RecordTooLarge({ workflow, executionId, part, limit, actual })
+  }
+
   override get message(): string {
     return (
       `The ${this.part} of ${this.workflow} (execution ${this.executionId}) takes ${this.actual} bytes, and at most ` +

@@ -151,11 +151,10 @@ export const makeLooks = Effect.fnUntraced(function* (
       for (const part of parts) soon(part, 0)
     }),
     /** Looks again at a time at the latest. */
-    at: (executionId: string, atMillis: number) =>
-      Effect.sync(() => {
-        const { owner } = names.entry(executionId, "at")
-        for (const part of parts) if (part.all.owner === owner) soon(part, atMillis)
-      }),
+    at: (executionId: string, atMillis: number): void => {
+      const { owner } = names.entry(executionId, "at")
+      for (const part of parts) if (part.all.owner === owner) soon(part, atMillis)
+    },
     /** Looks for as long as it runs. */
     run: Effect.all(
       [

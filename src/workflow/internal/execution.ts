@@ -6,7 +6,8 @@ import type * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import type * as Workflow from "effect/workflow/Workflow"
 import * as WorkflowEngine from "effect/workflow/WorkflowEngine"
-import type { VersionedRecord } from "../../StorageBackend.ts"
+import type { VersionedRecord, Write } from "../../StorageBackend.ts"
+import type { CapacityExceeded } from "../../StorageError.ts"
 import { ids } from "./names.ts"
 import * as Stored from "./stored.ts"
 
@@ -27,6 +28,15 @@ export type WakeMode = "explicit" | "automatic"
 /** Why this process has stopped to run an execution: others have it, or the workflow's Layer closes. */
 export type End = "Lost" | "Stopped"
 
+/** What became of a step: its record, or that there is one already, or that the run is another worker's. */
+export type Written = VersionedRecord | "Refused" | "Lost"
+
+/** A step that is to be written. */
+export interface PendingStep {
+  readonly step: Write
+  readonly written: Deferred.Deferred<Written, CapacityExceeded>
+}
+
 export interface Execution {
   readonly id: string
   readonly of: Registered
@@ -34,7 +44,7 @@ export interface Execution {
   /** The slot that its mark is at. */
   readonly slot: number
   /** The steps that have landed, as far as this process knows. */
-  steps: Map<string, VersionedRecord>
+  readonly steps: Map<string, VersionedRecord>
   /** The run's record as this process wrote it. A write that finds another one changes nothing. */
   run: VersionedRecord
   state: Stored.Run
@@ -42,6 +52,9 @@ export interface Execution {
   resumes: number
   interrupted: boolean
   interruptedUnsafe: boolean
+  /** The steps that are to be written, and whether a commit is under way. */
+  readonly pending: Array<PendingStep>
+  isWriting: boolean
   /** The strongest wake that came while it ran. */
   again: WakeMode | undefined
   end: End | undefined
@@ -49,6 +62,10 @@ export interface Execution {
   readonly scope: Scope.Closeable
   readonly instances: Set<WorkflowEngine.WorkflowInstance["Service"]>
   instance: WorkflowEngine.WorkflowInstance["Service"]
+  /** Whether it has run before, here or elsewhere. */
+  isReplay: boolean
+  /** The deferreds that this run has found not to be completed. Only their completions interrupt it. */
+  readonly missed: Set<string>
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   /** What the runs of this taking come to. */
   settled: Deferred.Deferred<Workflow.Result<unknown, unknown>>
@@ -57,18 +74,22 @@ export interface Execution {
 }
 
 export const makeExecution = (
-  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "steps" | "run" | "state" | "inbox" | "resumes">
+  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "run" | "state" | "inbox" | "resumes" | "isReplay">
 ): Execution => {
   const scope = Scope.makeUnsafe()
   return {
     ...parts,
+    steps: new Map(),
     interrupted: false,
     interruptedUnsafe: false,
+    pending: [],
+    isWriting: false,
     again: undefined,
     end: undefined,
     scope,
     instances: new Set(),
     instance: WorkflowEngine.WorkflowInstance.initial(parts.of.workflow, parts.id, { scope }),
+    missed: new Set(),
     fiber: undefined,
     settled: Deferred.makeUnsafe(),
     idleSinceMillis: undefined
@@ -80,8 +101,15 @@ export const nextInstance = (execution: Execution): WorkflowEngine.WorkflowInsta
   execution.instance = WorkflowEngine.WorkflowInstance.initial(execution.of.workflow, execution.id, {
     scope: Scope.forkUnsafe(execution.scope)
   })
+  execution.isReplay ||= execution.instances.size > 0
   execution.instances.add(execution.instance)
+  execution.missed.clear()
   return execution.instance
+}
+
+export const runningIn = (executions: ReadonlyMap<string, Execution>, id: string): Execution | undefined => {
+  const execution = executions.get(id)
+  return execution !== undefined && isRunning(execution) ? execution : undefined
 }
 
 export const isRunning = ({ idleSinceMillis }: Execution): boolean => idleSinceMillis === undefined
@@ -97,4 +125,11 @@ export const addStep = (execution: Execution, step: VersionedRecord): void => {
 /** Asks for one more run after this one. A wake that is explicit counts for more. */
 export const wakeAgain = (execution: Execution, mode: WakeMode): void => {
   execution.again = mode === "explicit" ? mode : (execution.again ?? mode)
+}
+
+/** Stops to run an execution here. The finalizers of its workflow do not run, since it goes on elsewhere. */
+export const end = (execution: Execution, why: End): void => {
+  execution.end ??= why
+  for (const instance of execution.instances) instance.abandoned = true
+  execution.fiber?.interruptUnsafe()
 }

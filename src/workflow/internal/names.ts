@@ -52,9 +52,9 @@ export const ids = {
   /** Who runs it, and what the last run came to. */
   run: "run",
   /** Counts by its version what came from outside of a run. */
-  inbox: "inbox",
+  inbox: "inbox" as const,
   /** Counts by its version who asked for a run that begins even after a failure. */
-  resumes: "resumes",
+  resumes: "resumes" as const,
   activity: (name: string, attempt: number) => `step/activity/${name}/${attempt}`,
   deferred: (name: string) => `step/deferred/${name}`,
   clock: (name: string) => `step/clock/${name}`,
@@ -63,3 +63,6 @@ export const ids = {
 
 /** The version of a record, or zero if there is none. */
 export const versionOf = (record: VersionedRecord | undefined): number => record?.version ?? 0
+
+/** The name that Effect gives the deferred of a durable clock. */
+export const clockDeferred = (name: string): string => `DurableClock/${name}`

@@ -27,8 +27,8 @@ export type Fenced =
 
 const lost: Fenced = { _tag: "Lost" }
 
-/** A run's writes are repeated until they are answered. If that takes too long, the worker loses its lease. */
-const untilAnswered = Schedule.min([Schedule.exponential(100), Schedule.spaced(5000)])
+/** Repeats until there is an answer. If a run's writes get none, its worker loses its lease. */
+export const untilAnswered = Schedule.min([Schedule.exponential(100), Schedule.spaced(5000)])
 
 export type Records = ReturnType<typeof makeRecords>
 
@@ -92,6 +92,29 @@ export const makeRecords = (backend: StorageBackend["Service"], names: Names) =>
 
   return {
     get,
+
+    /** Raises the version of a record that only counts. */
+    count: (executionId: string, id: "inbox" | "resumes") =>
+      Effect.suspend(() => backend.put(names.keyOf(executionId, id), "")).pipe(
+        Effect.catchTags({ InvalidData: Effect.die, CapacityExceeded: Effect.die })
+      ),
+
+    /** Writes a step from outside of a run, unless it is there already. */
+    createStep: (executionId: string, id: string, data: string) =>
+      Effect.suspend(() => backend.putIfVersion(names.keyOf(executionId, id), data, 0)).pipe(
+        Effect.catchTags({
+          VersionConflict: () => Effect.void,
+          RecordNotFound: () => Effect.void,
+          InvalidData: Effect.die
+        })
+      ),
+
+    putStep: (executionId: string, id: string, data: string) =>
+      Effect.catchTag(
+        Effect.suspend(() => backend.put(names.keyOf(executionId, id), data)),
+        "InvalidData",
+        Effect.die
+      ),
 
     read: (executionId: string): Effect.Effect<Seen, Backend> =>
       Effect.suspend(() =>

@@ -1,11 +1,14 @@
 import type * as Clock from "effect/Clock"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import type * as Schedule from "effect/Schedule"
 import type * as WorkflowEngine from "effect/workflow/WorkflowEngine"
 import type { StorageBackend } from "../../StorageBackend.ts"
+import type { Backend, CapacityExceeded } from "../../StorageError.ts"
 import type { Agenda } from "./agenda.ts"
 import type { Execution, Registered } from "./execution.ts"
 import type { Names } from "./names.ts"
-import type { Records } from "./records.ts"
+import { RecordTooLarge } from "./RecordTooLarge.ts"
+import { isTooLarge, type Records } from "./records.ts"
 import type { Worker } from "./worker.ts"
 
 /** What the parts of one engine share. */
@@ -26,5 +29,17 @@ export interface Shared {
   readonly lock: <A, E, R>(executionId: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   readonly deferredState: WorkflowEngine.DeferredState
   /** Runs an effect beside its caller, for as long as the engine lives. */
-  readonly fork: (effect: Effect.Effect<unknown>) => void
+  readonly fork: (effect: Effect.Effect<unknown>) => unknown
+  /** Runs an effect that goes on if its caller is interrupted: what it has begun in the storage, it must end. */
+  readonly apart: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
+  /** Repeats until there is an answer. If a run's writes get none, its worker loses its lease. */
+  readonly untilAnswered: Schedule.Schedule<unknown>
 }
+
+/** A failure of the storage is a defect, since Effect's engine has no error channel for it. */
+export const orDieOf =
+  (workflow: string, executionId: string, part: string) =>
+  <A>(effect: Effect.Effect<A, Backend | CapacityExceeded>): Effect.Effect<A> =>
+    Effect.catch(effect, (error) =>
+      Effect.die(isTooLarge(error) ? RecordTooLarge.of(workflow, executionId, part, error) : error)
+    )

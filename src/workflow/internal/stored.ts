@@ -18,8 +18,11 @@ export const Worker = Schema.Struct({ slot: Schema.Int, token: Schema.Int })
 export type Worker = typeof Worker.Type
 
 const Run = Schema.Struct({
-  /** `ready` waits for a worker, `suspended` for something that happens. */
-  state: Schema.Literals(["ready", "running", "suspended", "complete"]),
+  /**
+   * `ready` waits for a worker, and `suspended` for something that happens. `died` ended by a defect that is not a
+   * result: a wake begins another run.
+   */
+  state: Schema.Literals(["ready", "running", "suspended", "complete", "died"]),
   /** Each worker that takes the execution raises it. */
   epoch: Schema.Int,
   worker: Schema.optionalKey(Worker),
@@ -34,6 +37,9 @@ const Run = Schema.Struct({
   outcome: Schema.optionalKey(Schema.Unknown)
 })
 export type Run = typeof Run.Type
+
+/** Whether nothing runs or waits any more. */
+export const isOver = ({ state }: Run): boolean => state === "complete" || state === "died"
 
 /** A thing to do: at once, or at a time. */
 const Entry = Schema.Struct({
@@ -80,13 +86,16 @@ const deferredExit = Schema.toCodecJson(Schema.Exit(AnyOrVoid, AnyOrVoid, Schema
 
 type StepExit = Exit.Exit<unknown, unknown>
 
-const stepOf = (codec: Schema.Codec<StepExit, unknown>) => ({
-  encode: (exit: StepExit): string => step.encode({ exit: Schema.encodeSync(codec)(exit) }),
-  decode: (record: { readonly data: string }): StepExit => {
-    const { exit, tooLarge } = step.decode(record)
-    return tooLarge === undefined ? Schema.decodeUnknownSync(codec)(exit) : Exit.die(tooLarge)
+const stepOf = (codec: Schema.Codec<StepExit, unknown>) => {
+  const [encodeExit, decodeExit] = [Schema.encodeSync(codec), Schema.decodeUnknownSync(codec)]
+  return {
+    encode: (exit: StepExit): string => step.encode({ exit: encodeExit(exit) }),
+    decode: (record: { readonly data: string }): StepExit => {
+      const { exit, tooLarge } = step.decode(record)
+      return tooLarge === undefined ? decodeExit(exit) : Exit.die(tooLarge)
+    }
   }
-})
+}
 
 export const activity = stepOf(activityExit)
 export const deferred = stepOf(deferredExit)
@@ -96,22 +105,42 @@ export const tooLarge = (error: RecordTooLarge): string => step.encode({ tooLarg
 
 export type Outcome = Exit.Exit<Workflow.Result<unknown, unknown>>
 
-const outcomeCodec = ({ errorSchema, successSchema }: Workflow.Any) =>
-  Schema.toCodecJson(
-    Schema.Exit(Workflow.Result({ success: successSchema, error: errorSchema }), Schema.Never, Schema.Defect())
-  ) as unknown as Schema.Codec<Outcome, unknown>
+/** Making the codecs of a workflow costs more than to use them. */
+const codecsOf = (workflow: Workflow.Any) => {
+  const known = codecs.get(workflow)
+  if (known !== undefined) return known
+  const result = Workflow.Result({ success: workflow.successSchema, error: workflow.errorSchema })
+  const outcome = Schema.toCodecJson(Schema.Exit(result, Schema.Never, Schema.Defect()))
+  const payload = Schema.toCodecJson(workflow.payloadSchema)
+  const made = {
+    // What the schemas need is the caller's, as in Effect's own engines.
+    outcome: coder(outcome as unknown as Schema.Codec<Outcome, unknown>),
+    payload: coder(payload as unknown as Schema.Codec<object, unknown>)
+  }
+  codecs.set(workflow, made)
+  return made
+}
 
-export const encodeOutcome = (workflow: Workflow.Any, outcome: Outcome) =>
-  Schema.encodeEffect(outcomeCodec(workflow))(outcome)
+const coder = <A>(codec: Schema.Codec<A, unknown>) => ({
+  encode: Schema.encodeEffect(codec),
+  decode: Schema.decodeUnknownEffect(codec)
+})
+
+const codecs = new WeakMap<
+  Workflow.Any,
+  {
+    readonly outcome: ReturnType<typeof coder<Outcome>>
+    readonly payload: ReturnType<typeof coder<object>>
+  }
+>()
+
+export const encodeOutcome = (workflow: Workflow.Any, outcome: Outcome) => codecsOf(workflow).outcome.encode(outcome)
 
 export const decodeOutcome = (workflow: Workflow.Any, encoded: unknown): Effect.Effect<Outcome> =>
-  Effect.orDie(Schema.decodeUnknownEffect(outcomeCodec(workflow))(encoded))
+  Effect.orDie(codecsOf(workflow).outcome.decode(encoded))
 
 export const encodePayload = (workflow: Workflow.Any, payload: object): Effect.Effect<unknown> =>
-  Effect.orDie(Schema.encodeEffect(payloadCodec(workflow))(payload))
+  Effect.orDie(codecsOf(workflow).payload.encode(payload))
 
 export const decodePayload = (workflow: Workflow.Any, payload: unknown): Effect.Effect<object> =>
-  Effect.orDie(Schema.decodeUnknownEffect(payloadCodec(workflow))(payload))
-
-const payloadCodec = ({ payloadSchema }: Workflow.Any) =>
-  Schema.toCodecJson(payloadSchema) as unknown as Schema.Codec<object, unknown>
+  Effect.orDie(codecsOf(workflow).payload.decode(payload))

@@ -1,4 +1,4 @@
-/** How an execution gets to know that something has happened: in this process at once, and elsewhere by the agenda. */
+/** How an execution gets to know that something has happened: at once if it runs here, and by the agenda if not. */
 import * as Effect from "effect/Effect"
 import { fnv1a } from "../../internal/fnv1a.ts"
 import type { VersionedRecord } from "../../StorageBackend.ts"
@@ -6,10 +6,10 @@ import type { Backend, CapacityExceeded } from "../../StorageError.ts"
 import { monotonicMillis } from "../../update/retry.ts"
 import type { Sighting } from "./agenda.ts"
 import { addStep, type Execution, isRunning, type WakeMode, wakeAgain } from "./execution.ts"
-import { ids } from "./names.ts"
-import type { Runs } from "./runs.ts"
+import { clockDeferred, ids } from "./names.ts"
 import type { Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
+import type { Taker } from "./taking.ts"
 
 /** What is sent to an execution from outside. */
 export interface Message {
@@ -22,24 +22,23 @@ export interface Message {
   readonly store: Effect.Effect<unknown, Backend | CapacityExceeded>
 }
 
-/** How soon an entry is looked at again if what it points to is not there yet: then it doubles. */
+/** How soon an entry is looked at again if what it points to is not there yet. The pause doubles. */
 const firstLookAgainMillis = 50
 
-/** How long a worker leaves an entry to the worker that it falls to, so that not all take it at once. */
+/** For how long a worker leaves an entry to the worker that it falls to, so that not all of them take it at once. */
 const leaveMillis = 200
 
 const encoder = new TextEncoder()
 
 export type Wakes = ReturnType<typeof makeWakes>
 
-export const makeWakes = (shared: Shared, runs: Runs, pollMillis: number) => {
-  const { agenda, clock, executions, lock, names, records, registered, worker } = shared
+export const makeWakes = (shared: Shared, taker: Taker) => {
+  const { agenda, clock, executions, lock, records, registered, worker } = shared
 
   /** Interrupts a run that waits for a deferred, so that it begins anew and finds it. */
-  const preempt = (executionId: string, deferred: string) =>
-    shared.fork(shared.deferredState.deferredDone(executionId, deferred))
-
-  const clockPrefix = "DurableClock/"
+  const preempt = (execution: Execution, deferred: string): void => {
+    if (execution.missed.has(deferred)) shared.fork(shared.deferredState.deferredDone(execution.id, deferred))
+  }
 
   /** Tells a run of this process about a step that has landed. */
   const deliver = (execution: Execution, step: VersionedRecord): void => {
@@ -47,131 +46,130 @@ export const makeWakes = (shared: Shared, runs: Runs, pollMillis: number) => {
     addStep(execution, step)
     wakeAgain(execution, id === ids.interrupt ? "explicit" : "automatic")
     if (id === ids.interrupt && execution.interruptedUnsafe) execution.fiber?.interruptUnsafe()
-    const deferred = /^step\/deferred\/(.*)$/s.exec(id)?.[1]
-    if (deferred !== undefined) preempt(execution.id, deferred)
+    if (id.startsWith(ids.deferred(""))) preempt(execution, id.slice(ids.deferred("").length))
   }
 
-  /** Sends something to an execution that does not run here, and is not to be taken. */
+  /** Sends something to an execution that does not run here and can't be taken. */
   const send = Effect.fnUntraced(function* ({ executionId, mode, store, what, workflow }: Message) {
     const entry = { executionId, workflow, what }
-    const since = monotonicMillis(clock)
+    const sinceMillis = monotonicMillis(clock)
     yield* agenda.put(entry)
     yield* store
-    if (mode === "explicit") {
-      yield* shared.backend
-        .put(names.keyOf(executionId, ids.resumes), "")
-        .pipe(Effect.catchTags({ InvalidData: Effect.die, CapacityExceeded: Effect.die }))
-    }
-    yield* runs.putInbox(executionId)
+    if (mode === "explicit") yield* records.count(executionId, ids.resumes)
+    yield* records.count(executionId, ids.inbox)
     // A worker may have removed the entry, since it pointed to nothing for so long.
-    if (monotonicMillis(clock) - since > shared.leaseMillis / 2) yield* agenda.put(entry)
-    if (!registered.has(workflow)) return
-    yield* lock(executionId, runs.take(executionId, "news"))
+    if (monotonicMillis(clock) - sinceMillis > shared.leaseMillis / 2) yield* agenda.put(entry)
+    // It may have been suspended meanwhile.
+    if (registered.has(workflow)) yield* lock(executionId, taker.take(executionId, "news"))
   })
 
-  // --- the agenda ---
-
-  /** The record that an entry says has been written. */
-  const factOf = (what: string): string | undefined =>
-    what.startsWith("deferred/") ? `step/${what}` : what === "interrupt" ? ids.interrupt : undefined
-
   /** Tells a run of this process what an entry says. Returns whether it is there. */
-  const absorb = Effect.fnUntraced(function* (execution: Execution, { what }: Stored.Entry) {
+  const absorb = Effect.fnUntraced(function* (execution: Execution, what: string) {
     const fact = factOf(what)
-    if (fact !== undefined) {
-      const step = execution.steps.get(fact) ?? (yield* records.get(execution.id, fact))
-      if (step === undefined) return false
-      if (!execution.steps.has(fact)) deliver(execution, step)
-      return true
+    if (fact !== undefined && !execution.steps.has(fact)) {
+      const step = yield* records.get(execution.id, fact)
+      if (step !== undefined) deliver(execution, step)
+      return step !== undefined
     }
-    if (what.startsWith("clock/")) {
+    const sleep = what.startsWith("clock/") ? clockDeferred(what.slice("clock/".length)) : undefined
+    if (sleep !== undefined && execution.missed.has(sleep)) {
       wakeAgain(execution, "automatic")
-      preempt(execution.id, `${clockPrefix}${what.slice("clock/".length)}`)
+      preempt(execution, sleep)
     }
     if (what === "resume") wakeAgain(execution, "explicit")
     if (what === "child") wakeAgain(execution, "automatic")
     return true
   })
 
-  const lookAgain = ({ count }: Sighting): number =>
-    Math.min(pollMillis, firstLookAgainMillis * 2 ** Math.min(count - 1, 20))
+  const lookAgain = ({ count }: Sighting): number => firstLookAgainMillis * 2 ** Math.min(count - 1, 10)
 
-  /** Handles an entry that is due. Returns after how long it is looked at again if it stays. */
-  const handleWake = (sighting: Sighting): Effect.Effect<number | undefined, Backend | CapacityExceeded> =>
-    Effect.gen(function* () {
-      const { entry, record, sinceMillis } = sighting
-      const { executionId, what } = entry
-      const running = executions.get(executionId)
-      if (running !== undefined && isRunning(running)) {
-        return (yield* absorb(running, entry)) ? yield* agenda.remove(record) : lookAgain(sighting)
-      }
-      const isStale = monotonicMillis(clock) - sinceMillis >= shared.leaseMillis
-      const fact = factOf(what)
-      // What was stored without news of it may not have been seen by any run.
-      const wish =
-        what.startsWith("clock/") || (isStale && fact !== undefined && (yield* records.get(executionId, fact)))
-          ? "automatic"
-          : "news"
-      const taking = yield* runs.take(executionId, wish)
-      if (taking === "Elsewhere" || taking === "Unregistered") return undefined
-      if (taking === "Taken") {
-        const isThere = fact === undefined || executions.get(executionId)?.steps.has(fact)
-        return isThere ? yield* agenda.remove(record) : lookAgain(sighting)
-      }
-      if (taking === "Complete") return yield* agenda.remove(record)
-      if (!isStale) return lookAgain(sighting)
-      if (taking === "Absent") yield* removeLater(entry)
-      yield* agenda.remove(record)
-    })
+  /** Handles an entry that is due. Returns after how long it is looked at again, unless that is the usual time. */
+  const handleWake = Effect.fnUntraced(function* (
+    sighting: Sighting
+  ): Effect.fn.Return<number | undefined, Backend | CapacityExceeded> {
+    const { executionId, what } = sighting.entry
+    const done = agenda.remove(sighting.record)
+    const running = executions.get(executionId)
+    if (running !== undefined && isRunning(running)) {
+      return (yield* absorb(running, what)) ? yield* done : lookAgain(sighting)
+    }
+    const fact = factOf(what)
+    const isStale = monotonicMillis(clock) - sighting.sinceMillis >= shared.leaseMillis
+    // What was stored, and then not counted since its sender died, has been seen by no run.
+    const isUncounted = isStale && fact !== undefined && (yield* records.get(executionId, fact)) !== undefined
+    const isClock = what.startsWith("clock/")
+    const taking = yield* taker.take(executionId, isClock || isUncounted ? "automatic" : "news")
+    if (taking === "Elsewhere" || taking === "Unregistered") return undefined
+    if (taking === "Taken") {
+      const isThere = fact === undefined || executions.get(executionId)?.steps.has(fact)
+      return isThere ? yield* done : lookAgain(sighting)
+    }
+    // What the entry points to may be written any moment.
+    if (taking !== "Complete" && !isClock && !isStale) return lookAgain(sighting)
+    if (taking === "Absent" && isUncounted) yield* removeLater(sighting.entry)
+    return yield* done
+  })
 
-  /** What was sent to an execution that nobody has started is kept as long as a finished one. */
-  const removeLater = ({ executionId, workflow }: Stored.Entry) =>
-    agenda.put({
-      executionId,
-      workflow,
-      what: "remove",
-      atMillis: clock.currentTimeMillisUnsafe() + shared.retentionMillis
-    })
+  /** What was sent to an execution that nobody has started is kept for as long as a complete one. */
+  const removeLater = ({ executionId, workflow }: Stored.Entry) => {
+    const atMillis = clock.currentTimeMillisUnsafe() + shared.retentionMillis
+    return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: "remove", atMillis }) : Effect.void
+  }
 
   const handleRemoval = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
     const run = yield* records.get(entry.executionId, ids.run)
-    if (run === undefined || Stored.run.decode(run).state === "complete") yield* records.removeAll(entry.executionId)
+    if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
     return yield* agenda.remove(record)
   })
 
-  /** The worker that an execution falls to: the workers that are alive share them out alike. */
+  /** Whether an execution is over. One that died may be resumed, so that is ruled out first. */
+  const isForGood = (record: VersionedRecord): Effect.Effect<boolean, Backend | CapacityExceeded> => {
+    const run = Stored.run.decode(record)
+    if (run.state !== "died") return Effect.succeed(run.state === "complete")
+    return shared.backend.putIfVersion(record.key, Stored.run.encode({ ...run, state: "complete" }), record).pipe(
+      Effect.as(true),
+      Effect.catchTags({
+        VersionConflict: () => Effect.succeed(false),
+        RecordNotFound: () => Effect.succeed(false),
+        InvalidData: Effect.die
+      })
+    )
+  }
+
+  /** The worker that an execution falls to: those that are alive get like shares. */
   const fallsTo = (executionId: string): number | undefined => {
-    let best: { readonly slot: number; readonly weight: bigint } | undefined
-    for (const slot of worker.alive()) {
-      const weight = fnv1a(encoder.encode(`${slot}/${executionId}`))
-      if (best === undefined || weight > best.weight) best = { slot, weight }
-    }
-    return best?.slot
+    const weigh = (slot: number) => fnv1a(encoder.encode(`${slot}/${executionId}`))
+    return worker
+      .alive()
+      .reduce<number | undefined>(
+        (best, slot) => (best === undefined || weigh(slot) > weigh(best) ? slot : best),
+        undefined
+      )
   }
 
   return {
     deliver,
-    preempt,
     send,
-    clockPrefix,
 
-    /** When an entry with a time is due for this worker: others wait while the worker lives that keeps the time. */
-    dueAtMillis: (own: () => Stored.Worker | undefined) => (entry: Stored.Entry, atMillis: number) => {
-      const held = own()
-      const isOwn = held?.slot === entry.worker?.slot && held?.token === entry.worker?.token
-      const isOthers = entry.worker !== undefined && !isOwn && worker.isAlive(entry.worker)
-      return isOthers ? atMillis + shared.leaseMillis / 2 : atMillis
-    },
+    /** When an entry with a time is due here: the worker that keeps the time comes first for as long as it lives. */
+    dueAtMillis: ({ worker: keeper }: Stored.Entry, atMillis: number): number =>
+      keeper !== undefined && worker.isAlive(keeper) && !worker.isOwn(keeper)
+        ? atMillis + shared.leaseMillis / 2
+        : atMillis,
 
-    handle: (own: () => Stored.Worker | undefined) => (sighting: Sighting) =>
-      Effect.suspend((): Effect.Effect<number | undefined, Backend | CapacityExceeded> => {
-        const { entry, sinceMillis } = sighting
-        if (entry.what === "remove") return handleRemoval(sighting)
-        if (!registered.has(entry.workflow)) return Effect.succeed(undefined)
-        const wait = leaveMillis - (monotonicMillis(clock) - sinceMillis)
-        const isOwn = executions.has(entry.executionId) || fallsTo(entry.executionId) === own()?.slot
-        if (!isOwn && wait > 0 && entry.atMillis === undefined) return Effect.succeed(wait)
-        return lock(entry.executionId, handleWake(sighting))
+    handle: (sighting: Sighting): Effect.Effect<number | undefined, Backend | CapacityExceeded> =>
+      Effect.suspend(() => {
+        const { atMillis, executionId, what, workflow } = sighting.entry
+        if (what === "remove") return handleRemoval(sighting)
+        if (!registered.has(workflow)) return Effect.undefined
+        const waitMillis = leaveMillis - (monotonicMillis(clock) - sighting.sinceMillis)
+        const isOwn = executions.has(executionId) || worker.isOwnSlot(fallsTo(executionId))
+        if (atMillis === undefined && !isOwn && waitMillis > 0) return Effect.succeed(waitMillis)
+        return shared.apart(lock(executionId, handleWake(sighting)))
       })
   }
 }
+
+/** The step that an entry says has been written. */
+const factOf = (what: string): string | undefined =>
+  what.startsWith("deferred/") || what === "interrupt" ? `step/${what}` : undefined

@@ -45,6 +45,7 @@ export const makeWorker = Effect.fnUntraced(function* (
 ) {
   const backend = yield* StorageBackend
   let held = Deferred.makeUnsafe<Held>()
+  let own: Held | undefined
   /** The workers that hold their slots, by their numbers, as of the last look. */
   let alive = new Map<number, number>()
 
@@ -125,16 +126,18 @@ export const makeWorker = Effect.fnUntraced(function* (
     )
 
   const work = Effect.gen(function* () {
-    const own = yield* acquire
-    yield* recoverAll(own.slot, own.token)
-    alive.set(own.slot, own.token)
-    Deferred.doneUnsafe(held, Effect.succeed(own))
+    const taken = yield* acquire
+    yield* recoverAll(taken.slot, taken.token)
+    alive.set(taken.slot, taken.token)
+    own = taken
+    Deferred.doneUnsafe(held, Effect.succeed(taken))
     yield* Effect.raceFirst(
-      Effect.flip(own.lease.lost),
-      Effect.all([followAll(own.slot), whileHeld], { concurrency: "unbounded", discard: true })
+      Effect.flip(taken.lease.lost),
+      Effect.all([followAll(taken.slot), whileHeld], { concurrency: "unbounded", discard: true })
     )
     held = Deferred.makeUnsafe()
-    yield* Effect.logWarning(`The lease of workflow worker ${own.slot} was lost`)
+    own = undefined
+    yield* Effect.logWarning(`The lease of workflow worker ${taken.slot} was lost`)
     yield* onLost
   }).pipe(
     Effect.scoped,
@@ -152,6 +155,16 @@ export const makeWorker = Effect.fnUntraced(function* (
 
     /** Whether a worker held its slot when this one looked last. */
     isAlive: ({ slot, token }: Stored.Worker) => alive.get(slot) === token,
+
+    /** Whether the lease is still held, by this process's clocks: they tell before any timer does. */
+    isHolding: Effect.suspend(() =>
+      own === undefined
+        ? Effect.succeed(false)
+        : Effect.match(own.lease.check, { onSuccess: () => true, onFailure: () => false })
+    ),
+
+    isOwn: ({ slot, token }: Stored.Worker) => own?.slot === slot && own.token === token,
+    isOwnSlot: (slot: number | undefined) => own !== undefined && own.slot === slot,
 
     /** The workers that are alive. */
     alive: () => Array.from(alive.keys()),
