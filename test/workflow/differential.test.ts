@@ -187,12 +187,13 @@ describe("StorageWorkflowEngine, beside Effect's engine in memory", () => {
         )
         for (let n = seed; n < seed + count; n++) {
           const tree = treeFrom(n)
-          const expected = yield* run(n, WorkflowEngine.layerMemory, false)
-          const actual = yield* run(n, ours, true)
-          const message = `FAULT_SEED=${n}: ${JSON.stringify(tree)}`
-          assert.deepStrictEqual(comparable(actual), comparable(expected), message)
-          assert.deepStrictEqual([expected.faults, actual.faults], [[], []], message)
-          assertUndone(actual, tree)
+          yield* Effect.gen(function* () {
+            const expected = yield* run(n, WorkflowEngine.layerMemory, false)
+            const actual = yield* run(n, ours, true)
+            assert.deepStrictEqual(comparable(actual), comparable(expected))
+            assert.deepStrictEqual([expected.faults, actual.faults], [[], []])
+            assertUndone(actual, tree)
+          }).pipe(Effect.onError(() => Effect.sync(() => console.log(`FAULT_SEED=${n}: ${JSON.stringify(tree)}`))))
         }
       })
     )

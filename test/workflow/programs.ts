@@ -292,8 +292,8 @@ const activity = ({ notes, path }: Place, name: string, execute: (attempt: numbe
     }).pipe(
       Effect.onExit((exit) =>
         Effect.sync(() => {
+          if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) return
           const [before, now] = [notes.seen.get(key), shown(exit)]
-          if (now === "interrupted") return
           if (before !== undefined && before !== now) notes.faults.push(`${key} ended with ${before}, then with ${now}`)
           notes.seen.set(key, now)
         })
