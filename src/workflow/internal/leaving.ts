@@ -23,8 +23,7 @@ export const makeLeaving = ({ agenda, backend, clock, executions, fork, lock, wo
     record: VersionedRecord,
     { epoch, failed, inbox, resumes }: Stored.Run
   ) {
-    yield* agenda.put({ executionId, workflow, what: "ready" })
-    yield* backend
+    const ready = backend
       .putIfVersion(record.key, Stored.run.encode({ state: "ready", epoch, inbox, resumes, failed }), record)
       .pipe(
         Effect.catchTags({
@@ -33,6 +32,7 @@ export const makeLeaving = ({ agenda, backend, clock, executions, fork, lock, wo
           InvalidData: Effect.die
         })
       )
+    yield* agenda.announce({ executionId, workflow, what: "ready" }, ready)
   })
 
   /** Gives an execution that has ended here to the other workers, if it is still this process's. */

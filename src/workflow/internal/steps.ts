@@ -12,7 +12,7 @@ import { addStep, type Execution, end, runningIn } from "./execution.ts"
 import { clockDeferred, ids } from "./names.ts"
 import { RecordTooLarge } from "./RecordTooLarge.ts"
 import { isTooLarge } from "./records.ts"
-import { orDieOf, type Shared } from "./shared.ts"
+import { answered, type Shared } from "./shared.ts"
 import { makeStepWrites } from "./stepWrites.ts"
 import * as Stored from "./stored.ts"
 import type { Taker, Taking } from "./taking.ts"
@@ -108,19 +108,19 @@ export const makeSteps = (
 
   const deferredDone: Encoded["deferredDone"] = Effect.fnUntraced(function* (options) {
     const { deferredName, executionId, exit, workflowName } = options
-    const orDie = orDieOf(workflowName, executionId, `deferred ${deferredName}`)
+    const request = answered(shared, workflowName, executionId, `deferred ${deferredName}`)
     const { id } = names.keyOf(executionId, ids.deferred(deferredName))
     const step = { _tag: "Write", id, expected: 0, data: Stored.deferred.encode(exit) } as const
     const caller = yield* Effect.serviceOption(WorkflowEngine.WorkflowInstance)
     const isOwn = Option.isSome(caller) && caller.value.executionId === executionId
     // A run that is over, or another worker's, completes nothing any more.
     if (isOwn && runningIn(executions, executionId) === undefined) return yield* leave(undefined)
-    const taking: Taking = yield* orDie(shared.apart(lock(executionId, complete(executionId, step))))
+    const taking: Taking = yield* request(shared.apart(lock(executionId, complete(executionId, step))))
     if (!["Elsewhere", "Unregistered", "Absent", "Idle"].includes(taking)) return
     if (isOwn) return yield* leave(undefined)
     const store = records.createStep(executionId, id, step.data)
     const what = `deferred/${deferredName}`
-    yield* orDie(wakes.send({ executionId, workflow: workflowName, what, mode: "automatic", store }))
+    yield* request(wakes.send({ executionId, workflow: workflowName, what, mode: "automatic", store }))
   })
 
   const scheduleClock: Encoded["scheduleClock"] = Effect.fnUntraced(function* (workflow, options) {

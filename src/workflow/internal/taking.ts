@@ -222,11 +222,14 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       start(execution)
     }),
 
-    /** Creates an execution, and leaves it to the workers. */
-    createElsewhere: Effect.fnUntraced(function* (executionId: string, stored: Stored.Execution) {
-      const entry = yield* agenda.put({ executionId, workflow: stored.workflow, what: "ready" })
-      const created = yield* createRecords(executionId, stored, never)
-      if (created === undefined) yield* agenda.remove(entry)
-    })
+    /**
+     * Creates an execution, and leaves it to the workers. If it exists already, the entry stays for them to remove, since
+     * another process may have put it, too.
+     */
+    createElsewhere: (executionId: string, stored: Stored.Execution) =>
+      agenda.announce(
+        { executionId, workflow: stored.workflow, what: "ready" },
+        Effect.asVoid(createRecords(executionId, stored, never))
+      )
   }
 }
