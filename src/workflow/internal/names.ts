@@ -9,6 +9,8 @@ export const agendaParts = 4
 
 const encoder = new TextEncoder()
 
+const partOf = (executionId: string): bigint => fnv1a(encoder.encode(executionId)) % BigInt(agendaParts)
+
 export type Names = ReturnType<typeof makeNames>
 
 /** The keys under an owner. Each throws `InvalidKey` if a name is no part of a key, for example if it is too long. */
@@ -19,14 +21,14 @@ export const makeNames = (owner: string) => {
     /** An execution and all that belongs to it have an owner of their own, so one commit can change them together. */
     ownerOf,
     keyOf,
-    all: (executionId: string) => StoragePrefix.makeUnsafe({ owner: ownerOf(executionId), idPrefix: "" }),
     steps: (executionId: string) => StoragePrefix.makeUnsafe({ owner: ownerOf(executionId), idPrefix: "step/" }),
 
     /** The leases of the workers. */
     workers: `${owner}/workers`,
     leases: StoragePrefix.makeUnsafe({ owner: `${owner}/workers`, idPrefix: "lease/" }),
-    mark: (slot: number, executionId: string) =>
-      StorageKey.makeUnsafe({ owner: `${owner}/workers/${slot}`, id: executionId }),
+    /** A mark has the token of its worker: others that hold the slot later have marks of their own. */
+    mark: ({ slot, token }: { readonly slot: number; readonly token: number }, executionId: string) =>
+      StorageKey.makeUnsafe({ owner: `${owner}/workers/${slot}`, id: `${token}/${executionId}` }),
     marks: (slot: number) => StoragePrefix.makeUnsafe({ owner: `${owner}/workers/${slot}`, idPrefix: "" }),
 
     agenda: Array.from({ length: agendaParts }, (_, part) => ({
@@ -40,7 +42,7 @@ export const makeNames = (owner: string) => {
      */
     entry: (executionId: string, what: string, atMillis?: number) =>
       StorageKey.makeUnsafe({
-        owner: `${owner}/${what === removal ? "removals" : "agenda"}/${fnv1a(encoder.encode(executionId)) % BigInt(agendaParts)}`,
+        owner: `${owner}/${what === removal ? "removals" : "agenda"}/${partOf(executionId)}`,
         id: `${atMillis === undefined ? now : `at/${String(atMillis).padStart(16, "0")}/`}${executionId}/${what}`
       })
   }
@@ -66,6 +68,12 @@ export const ids = {
   deferred: (name: string) => `step/deferred/${name}`,
   clock: (name: string) => `step/clock/${name}`,
   interrupt: "step/interrupt"
+}
+
+/** The token and the execution of a mark's id. */
+export const parseMark = (id: string): { readonly token: number; readonly executionId: string } => {
+  const end = id.indexOf("/")
+  return { token: Number(id.slice(0, end)), executionId: id.slice(end + 1) }
 }
 
 /** The version of a record, or zero if there is none. */
