@@ -32,7 +32,9 @@ type Engine = Layer.Layer<WorkflowEngine.WorkflowEngine, unknown, never>
 type Action =
   | { readonly _tag: "Say"; readonly path: Path; readonly name: string; readonly exit: Exit.Exit<string, string> }
   | { readonly _tag: "Resume" | "Poll" | "Execute"; readonly path: Path }
-  | { readonly _tag: "Start" | "Restart" }
+  | { readonly _tag: "Start" }
+  /** The engine is closed and built again, or first built again, as when another version is deployed. */
+  | { readonly _tag: "Restart"; readonly isRolling: boolean }
   | { readonly _tag: "Wait"; readonly millis: number }
 
 /** All words are said once in any order, and then perhaps again in another way, between actions that change nothing. */
@@ -64,7 +66,7 @@ const actionsFrom = (seed: number, { root }: Tree): ReadonlyArray<Action> => {
     )
     insert({ _tag: "Wait", millis: below(6) })
   }
-  for (let i = 0; i < below(4); i++) insert({ _tag: "Restart" }, start + 1)
+  for (let i = 0; i < below(4); i++) insert({ _tag: "Restart", isRolling: below(2) === 0 }, start + 1)
   return actions
 }
 
@@ -79,9 +81,11 @@ const makeHost = Effect.fnUntraced(function* (layer: Engine) {
   return {
     run: <A, E>(effect: Effect.Effect<A, E, WorkflowEngine.WorkflowEngine>) =>
       Effect.suspend(() => Effect.provideContext(effect, current.context)),
-    restart: Effect.gen(function* () {
-      yield* Scope.close(current.scope, Exit.void)
-      current = yield* build
+    restart: Effect.fnUntraced(function* (isRolling: boolean) {
+      const { scope } = current
+      if (isRolling) current = yield* build
+      yield* Scope.close(scope, Exit.void)
+      if (!isRolling) current = yield* build
     })
   }
 })
@@ -119,7 +123,7 @@ const run = Effect.fnUntraced(function* (seed: number, engine: Engine, isRestart
         yield* poll(action.path)
         break
       case "Restart":
-        if (isRestarted) yield* host.restart
+        if (isRestarted) yield* host.restart(action.isRolling)
         break
       default:
         yield* start
