@@ -92,7 +92,7 @@ export const makeLeaving = (shared: Shared) => {
             ({ stored }) => workflow === undefined || stored.workflow === workflow
           ),
           (execution) => {
-            if (!isRunning(execution)) return forgetIf(execution, () => true)
+            if (!isRunning(execution)) return Effect.sync(() => fork(forgetIf(execution, () => true)))
             end(execution, why)
             return Effect.exit(Deferred.await(execution.settled))
           },
