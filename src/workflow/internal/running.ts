@@ -183,7 +183,7 @@ export const makeRunning = (
         Effect.flatMap((isDone) => {
           if (isDone) return Effect.void
           end(execution, "Lost")
-          return leaving.abandon(execution)
+          return finishing.abandon(execution)
         })
       )
   }
