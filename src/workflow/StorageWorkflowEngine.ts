@@ -28,8 +28,13 @@ export interface Options {
    * default. A process gives a sign of life every third of that time.
    */
   readonly leaseTtl?: Duration.Input | undefined
-  /** How often a process looks for work that it hears nothing of; 1 second by default. */
+  /** How often a process looks for work that it hears nothing of; 2 seconds by default. */
   readonly pollInterval?: Duration.Input | undefined
+  /**
+   * How many executions that it finds a process runs at once, besides those that it starts itself; 100 by default. The
+   * others are left to other processes, or wait.
+   */
+  readonly concurrency?: number | undefined
   /** For how long a finished execution is kept, with its result and all its records; 7 days by default. */
   readonly retention?: Duration.Input | undefined
 }
@@ -105,9 +110,10 @@ const maxOwnerBytes = StorageKey.maxOwnerBytes - 512
  * @since 0.1.0
  */
 export const layer = ({
+  concurrency = 100,
   leaseTtl = "15 seconds",
   owner,
-  pollInterval = "1 second",
+  pollInterval = "2 seconds",
   retention = "7 days"
 }: Options): Layer.Layer<WorkflowEngine.WorkflowEngine, StorageKey.InvalidKey, StorageBackend> =>
   Layer.effect(
@@ -119,6 +125,7 @@ export const layer = ({
         owner,
         backend: yield* StorageBackend,
         clock: yield* Clock.Clock,
+        concurrency: toConcurrency(concurrency),
         leaseMillis: toFiniteMillis("leaseTtl", leaseTtl),
         pollMillis: toFiniteMillis("pollInterval", pollInterval),
         retentionMillis: toMillis("retention", retention)
@@ -130,4 +137,9 @@ const toFiniteMillis = (name: string, input: Duration.Input): number => {
   const millis = toMillis(name, input)
   if (millis > 0 && Number.isFinite(millis)) return millis
   throw new RangeError(`${name} must be a finite duration above zero, such as "5 seconds": it is ${millis} ms`)
+}
+
+const toConcurrency = (concurrency: number): number => {
+  if (Number.isInteger(concurrency) && concurrency > 0) return concurrency
+  throw new RangeError(`concurrency must be an integer of one or more: it is ${String(concurrency)}`)
 }

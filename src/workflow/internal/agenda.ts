@@ -10,6 +10,7 @@ import * as Latch from "effect/Latch"
 import * as Stream from "effect/Stream"
 import type { StorageBackend, VersionedRecord } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
+import type { StoragePrefix } from "../../StoragePrefix.ts"
 import { monotonicMillis } from "../../update/retry.ts"
 import type { Names } from "./names.ts"
 import * as Stored from "./stored.ts"
@@ -20,7 +21,12 @@ const concurrency = 16
 /** How long the next look waits at least, since hints may come fast. */
 const pauseMillis = 20
 
+/** How many entries the first page of a look has. Mostly none is due. */
+const firstPageSize = 10
 const pageSize = 100
+
+/** How often removals are looked for. */
+const removalsPollMillis = 60_000
 
 /** An entry, and since when this worker has seen it unchanged. */
 export interface Sighting {
@@ -32,22 +38,44 @@ export interface Sighting {
 
 export type Agenda = ReturnType<typeof makeAgenda>
 
-export const makeAgenda = (backend: StorageBackend["Service"], names: Names) => ({
-  put: (entry: Stored.Entry) =>
+export const makeAgenda = (
+  backend: StorageBackend["Service"],
+  names: Names,
+  clock: Clock.Clock,
+  leaseMillis: number
+) => {
+  const put = (entry: Stored.Entry) =>
     Effect.suspend(() =>
       backend.put(names.entry(entry.executionId, entry.what, entry.atMillis), Stored.entry.encode(entry))
-    ).pipe(Effect.catchTags({ InvalidData: Effect.die, CapacityExceeded: Effect.die })),
+    ).pipe(Effect.asVoid, Effect.catchTags({ InvalidData: Effect.die, CapacityExceeded: Effect.die }))
 
-  /** Removes an entry that has not been written again. */
-  remove: (record: VersionedRecord): Effect.Effect<undefined, Backend> =>
-    Effect.as(
-      Effect.catchTags(backend.deleteIfVersion(record.key, record), {
-        VersionConflict: () => Effect.void,
-        RecordNotFound: () => Effect.void
+  return {
+    put,
+
+    /**
+     * Puts an entry, and then writes what it points to. If that takes long, a worker may have removed the entry, since it
+     * pointed to nothing for so long, so it is put again.
+     */
+    announce: <A, E>(entry: Stored.Entry, write: Effect.Effect<A, E>) =>
+      Effect.gen(function* () {
+        yield* put(entry)
+        const sinceMillis = monotonicMillis(clock)
+        const written = yield* write
+        if (monotonicMillis(clock) - sinceMillis > leaseMillis / 2) yield* put(entry)
+        return written
       }),
-      undefined
-    )
-})
+
+    /** Removes an entry that has not been written again. */
+    remove: (record: VersionedRecord): Effect.Effect<undefined, Backend> =>
+      Effect.as(
+        Effect.catchTags(backend.deleteIfVersion(record.key, record), {
+          VersionConflict: () => Effect.void,
+          RecordNotFound: () => Effect.void
+        }),
+        undefined
+      )
+  }
+}
 
 export interface LookOptions {
   readonly pollMillis: number
@@ -68,12 +96,25 @@ export const makeLooks = Effect.fnUntraced(function* (
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
   const latch = Latch.makeUnsafe(false)
-  const parts = names.agenda.map((prefix) => ({ ...prefix, nextAtMillis: 0, sightings: new Map<string, Sighting>() }))
+  const newPart = (all: StoragePrefix, everyMillis: number) => ({
+    all,
+    everyMillis,
+    nextAtMillis: 0,
+    sightings: new Map<string, Sighting>()
+  })
+  const parts = [
+    ...names.agenda.map(({ all }) => newPart(all, pollMillis)),
+    ...names.agenda.map(({ removals }) => newPart(removals, removalsPollMillis))
+  ]
   type Part = (typeof parts)[number]
 
   const soon = (part: Part, atMillis: number) => {
     part.nextAtMillis = Math.min(part.nextAtMillis, atMillis)
     latch.openUnsafe()
+  }
+
+  const atOwner = (owner: string, atMillis: number) => {
+    for (const part of parts) if (part.all.owner === owner) soon(part, atMillis)
   }
 
   const sight = (part: Part, record: VersionedRecord): Sighting => {
@@ -87,18 +128,19 @@ export const makeLooks = Effect.fnUntraced(function* (
 
   const lookAt = Effect.fnUntraced(function* (part: Part) {
     const sightings = new Map<string, Sighting>()
-    let [nextAtMillis, cursor] = [now() + pollMillis, undefined as string | undefined]
+    let [nextAtMillis, cursor, limit] = [now() + part.everyMillis, undefined as string | undefined, firstPageSize]
     part.nextAtMillis = nextAtMillis
     const again = (atMillis: number) => {
       nextAtMillis = Math.min(nextAtMillis, atMillis)
     }
     do {
       const page = yield* Effect.catchTag(
-        backend.listByPrefix(part.all, { cursor, limit: pageSize }),
+        backend.listByPrefix(part.all, { cursor, limit }),
         "InvalidCursor",
         Effect.die
       )
       cursor = page.cursor
+      limit = pageSize
       const due: Array<Sighting> = []
       for (const record of page.records) {
         const sighting = sight(part, record)
@@ -121,7 +163,7 @@ export const makeLooks = Effect.fnUntraced(function* (
             Effect.catchCause((cause) =>
               Effect.logWarning(`Could not handle ${sighting.entry.what} of ${sighting.entry.executionId}`, cause)
             ),
-            Effect.tap((millis) => Effect.sync(() => again(now() + (millis ?? pollMillis))))
+            Effect.tap((millis) => Effect.sync(() => again(now() + (millis ?? part.everyMillis))))
           ),
         { concurrency, discard: true }
       )
@@ -147,19 +189,18 @@ export const makeLooks = Effect.fnUntraced(function* (
 
   return {
     /** Looks at once. */
-    now: Effect.sync(() => {
-      for (const part of parts) soon(part, 0)
-    }),
-    /** Looks again at a time at the latest. */
-    at: (executionId: string, atMillis: number): void => {
-      const { owner } = names.entry(executionId, "at")
-      for (const part of parts) if (part.all.owner === owner) soon(part, atMillis)
+    now: (): void => {
+      for (const { now } of names.agenda) atOwner(now.owner, 0)
     },
+    /** Looks again at a time at the latest. */
+    at: (executionId: string, atMillis: number): void => atOwner(names.entry(executionId, "at").owner, atMillis),
     /** Looks for as long as it runs. */
     run: Effect.all(
       [
         Effect.forever(Effect.andThen(Effect.andThen(rest, lookAtAll), Effect.sleep(pauseMillis))),
-        ...parts.map((part) => Stream.runForEach(backend.hints(part.now), () => Effect.sync(() => soon(part, 0))))
+        ...names.agenda.map(({ now }) =>
+          Stream.runForEach(backend.hints(now), () => Effect.sync(() => atOwner(now.owner, 0)))
+        )
       ],
       { concurrency: "unbounded", discard: true }
     )

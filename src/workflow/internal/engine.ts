@@ -27,13 +27,14 @@ export interface Options {
   readonly owner: string
   readonly backend: StorageBackend["Service"]
   readonly clock: Clock.Clock
+  readonly concurrency: number
   readonly leaseMillis: number
   readonly pollMillis: number
   readonly retentionMillis: number
 }
 
 export const makeEngine = Effect.fnUntraced(function* (options: Options) {
-  const { backend, clock, leaseMillis, pollMillis, retentionMillis } = options
+  const { backend, clock, concurrency, leaseMillis, pollMillis, retentionMillis } = options
   const names = makeNames(options.owner)
   const scope = yield* Scope.make()
   const context = yield* Effect.context<never>()
@@ -55,7 +56,7 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
     backend,
     names,
     records: makeRecords(backend, names),
-    agenda: makeAgenda(backend, names),
+    agenda: makeAgenda(backend, names, clock, leaseMillis),
     worker,
     clock,
     leaseMillis,
@@ -69,10 +70,17 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
     untilAnswered
   }
   const leaving = makeLeaving(shared)
-  const taker: Taker = makeTaking(shared, leaving, (execution) => running.drive(execution))
+  const taker: Taker = makeTaking(shared, leaving, (execution) =>
+    Effect.ensuring(
+      running.drive(execution),
+      Effect.sync(() => {
+        if (wakes.hasRoomAgain()) looks.now()
+      })
+    )
+  )
   const finishing: Finishing = makeFinishing(shared, leaving, taker)
   const running = makeRunning(shared, leaving, finishing, () => engine)
-  const wakes = makeWakes(shared, taker)
+  const wakes = makeWakes(shared, taker, concurrency)
   const looks = yield* makeLooks(backend, names, { pollMillis, dueAtMillis: wakes.dueAtMillis, handle: wakes.handle })
   const whileHeld: Effect.Effect<void> = Effect.all(
     [looks.run, Effect.forever(Effect.delay(leaving.forgetIdle, leaseMillis / 4))],
@@ -87,7 +95,7 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
 
   let works = false
   const work = Effect.suspend(() => {
-    if (works) return looks.now
+    if (works) return Effect.sync(looks.now)
     works = true
     return Effect.asVoid(Effect.forkIn(worker.run, scope))
   })

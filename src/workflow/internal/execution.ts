@@ -6,7 +6,8 @@ import type * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import type * as Workflow from "effect/workflow/Workflow"
 import * as WorkflowEngine from "effect/workflow/WorkflowEngine"
-import type { VersionedRecord } from "../../StorageBackend.ts"
+import type { VersionedRecord, Write } from "../../StorageBackend.ts"
+import type { CapacityExceeded } from "../../StorageError.ts"
 import { ids } from "./names.ts"
 import * as Stored from "./stored.ts"
 
@@ -27,6 +28,15 @@ export type WakeMode = "explicit" | "automatic"
 /** Why this process has stopped to run an execution: others have it, or the workflow's Layer closes. */
 export type End = "Lost" | "Stopped"
 
+/** What became of a step: its record, or that there is one already, or that the run is another worker's. */
+export type Written = VersionedRecord | "Refused" | "Lost"
+
+/** A step that is to be written. */
+export interface PendingStep {
+  readonly step: Write
+  readonly written: Deferred.Deferred<Written, CapacityExceeded>
+}
+
 export interface Execution {
   readonly id: string
   readonly of: Registered
@@ -42,6 +52,9 @@ export interface Execution {
   resumes: number
   interrupted: boolean
   interruptedUnsafe: boolean
+  /** The steps that are to be written, and whether a commit is under way. */
+  readonly pending: Array<PendingStep>
+  isWriting: boolean
   /** The strongest wake that came while it ran. */
   again: WakeMode | undefined
   end: End | undefined
@@ -49,6 +62,8 @@ export interface Execution {
   readonly scope: Scope.Closeable
   readonly instances: Set<WorkflowEngine.WorkflowInstance["Service"]>
   instance: WorkflowEngine.WorkflowInstance["Service"]
+  /** Whether it has run before, here or elsewhere. */
+  isReplay: boolean
   /** The deferreds that this run has found not to be completed. Only their completions interrupt it. */
   readonly missed: Set<string>
   fiber: Fiber.Fiber<unknown, unknown> | undefined
@@ -59,7 +74,7 @@ export interface Execution {
 }
 
 export const makeExecution = (
-  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "run" | "state" | "inbox" | "resumes">
+  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "run" | "state" | "inbox" | "resumes" | "isReplay">
 ): Execution => {
   const scope = Scope.makeUnsafe()
   return {
@@ -67,6 +82,8 @@ export const makeExecution = (
     steps: new Map(),
     interrupted: false,
     interruptedUnsafe: false,
+    pending: [],
+    isWriting: false,
     again: undefined,
     end: undefined,
     scope,
@@ -84,6 +101,7 @@ export const nextInstance = (execution: Execution): WorkflowEngine.WorkflowInsta
   execution.instance = WorkflowEngine.WorkflowInstance.initial(execution.of.workflow, execution.id, {
     scope: Scope.forkUnsafe(execution.scope)
   })
+  execution.isReplay ||= execution.instances.size > 0
   execution.instances.add(execution.instance)
   execution.missed.clear()
   return execution.instance

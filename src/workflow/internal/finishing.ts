@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { type Execution, wakeAgain } from "./execution.ts"
 import type { Leaving } from "./leaving.ts"
+import { removal } from "./names.ts"
 import type { Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
 import type { Taker, Wish } from "./taking.ts"
@@ -44,7 +45,7 @@ export const makeFinishing = (
     yield* agenda.put({
       executionId,
       workflow,
-      what: "remove",
+      what: removal,
       atMillis: endedMillis + retentionMillis,
       ...(worker !== undefined && { worker })
     })

@@ -4,7 +4,7 @@ import type * as Workflow from "effect/workflow/Workflow"
 import type { Step, VersionedRecord } from "../../StorageBackend.ts"
 import { end, runningIn, wakeAgain } from "./execution.ts"
 import { ids } from "./names.ts"
-import type { Shared } from "./shared.ts"
+import { answered, type Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
 import type { Taker } from "./taking.ts"
 import type { Wakes } from "./wakes.ts"
@@ -28,7 +28,8 @@ export const makeInterrupting = (shared: Shared, taker: Taker, wakes: Wakes) => 
 
   const interrupt = Effect.fnUntraced(function* (workflow: Workflow.Any, executionId: string, unsafe: boolean) {
     const data = Stored.interrupt.encode({ unsafe })
-    const taking = yield* Effect.orDie(
+    const request = answered(shared, workflow._tag, executionId)
+    const taking = yield* request(
       shared.apart(
         lock(
           executionId,
@@ -46,13 +47,12 @@ export const makeInterrupting = (shared: Shared, taker: Taker, wakes: Wakes) => 
     const store = unsafe
       ? records.putStep(executionId, ids.interrupt, data)
       : records.createStep(executionId, ids.interrupt, data)
-    yield* Effect.orDie(
-      wakes.send({ executionId, workflow: workflow._tag, what: "interrupt", mode: "explicit", store })
-    )
+    yield* request(wakes.send({ executionId, workflow: workflow._tag, what: "interrupt", mode: "explicit", store }))
   })
 
   const resume = Effect.fnUntraced(function* (workflow: Workflow.Any, executionId: string) {
-    const taking = yield* Effect.orDie(shared.apart(lock(executionId, taker.take(executionId, "explicit"))))
+    const request = answered(shared, workflow._tag, executionId)
+    const taking = yield* request(shared.apart(lock(executionId, taker.take(executionId, "explicit"))))
     const execution = runningIn(executions, executionId)
     if (taking === "Running" && execution !== undefined) wakeAgain(execution, "explicit")
     if (taking !== "Elsewhere" && taking !== "Unregistered") return
@@ -63,7 +63,7 @@ export const makeInterrupting = (shared: Shared, taker: Taker, wakes: Wakes) => 
       mode: "explicit",
       store: Effect.void
     } as const
-    yield* Effect.orDie(wakes.send(message))
+    yield* request(wakes.send(message))
   })
 
   return {

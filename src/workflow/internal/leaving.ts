@@ -15,7 +15,7 @@ const idleMillis = 10_000
 
 export type Leaving = ReturnType<typeof makeLeaving>
 
-export const makeLeaving = ({ agenda, backend, clock, executions, lock, worker }: Shared) => {
+export const makeLeaving = ({ agenda, backend, clock, executions, fork, lock, worker }: Shared) => {
   /** Makes an execution that nobody runs any more ready for all workers. If another one has it, nothing happens. */
   const publish = Effect.fnUntraced(function* (
     executionId: string,
@@ -23,8 +23,7 @@ export const makeLeaving = ({ agenda, backend, clock, executions, lock, worker }
     record: VersionedRecord,
     { epoch, failed, inbox, resumes }: Stored.Run
   ) {
-    yield* agenda.put({ executionId, workflow, what: "ready" })
-    yield* backend
+    const ready = backend
       .putIfVersion(record.key, Stored.run.encode({ state: "ready", epoch, inbox, resumes, failed }), record)
       .pipe(
         Effect.catchTags({
@@ -33,6 +32,7 @@ export const makeLeaving = ({ agenda, backend, clock, executions, lock, worker }
           InvalidData: Effect.die
         })
       )
+    yield* agenda.announce({ executionId, workflow, what: "ready" }, ready)
   })
 
   /** Gives an execution that has ended here to the other workers, if it is still this process's. */
@@ -49,22 +49,19 @@ export const makeLeaving = ({ agenda, backend, clock, executions, lock, worker }
     Deferred.doneUnsafe(execution.settled, Exit.succeed(new Workflow.Suspended({})))
   })
 
-  /** Closes what a suspended execution holds in this process. */
-  const forget = (execution: Execution): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      executions.delete(execution.id)
-      end(execution, "Stopped")
-      return Scope.close(execution.scope, Exit.void)
-    })
+  /** Closes what a suspended execution holds in this process, beside its caller: a finalizer may ask for its lock. */
+  const forget = (execution: Execution): void => {
+    executions.delete(execution.id)
+    end(execution, "Stopped")
+    fork(Scope.close(execution.scope, Exit.void))
+  }
 
   const forgetIf = (execution: Execution, isIdle: () => boolean) =>
     lock(
       execution.id,
-      Effect.suspend(() =>
-        executions.get(execution.id) === execution && !isRunning(execution) && isIdle()
-          ? forget(execution)
-          : Effect.void
-      )
+      Effect.sync(() => {
+        if (executions.get(execution.id) === execution && !isRunning(execution) && isIdle()) forget(execution)
+      })
     )
 
   return {

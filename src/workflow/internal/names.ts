@@ -31,16 +31,23 @@ export const makeNames = (owner: string) => {
 
     agenda: Array.from({ length: agendaParts }, (_, part) => ({
       all: StoragePrefix.makeUnsafe({ owner: `${owner}/agenda/${part}`, idPrefix: "" }),
-      now: StoragePrefix.makeUnsafe({ owner: `${owner}/agenda/${part}`, idPrefix: now })
+      now: StoragePrefix.makeUnsafe({ owner: `${owner}/agenda/${part}`, idPrefix: now }),
+      removals: StoragePrefix.makeUnsafe({ owner: `${owner}/removals/${part}`, idPrefix: "" })
     })),
-    /** A key of the agenda. Those without a time come first, and then the others in the order of their times. */
+    /**
+     * A key of the agenda. Entries without a time come first, and then the others in the order of their times. Removals
+     * are apart, since many of them wait for long.
+     */
     entry: (executionId: string, what: string, atMillis?: number) =>
       StorageKey.makeUnsafe({
-        owner: `${owner}/agenda/${fnv1a(encoder.encode(executionId)) % BigInt(agendaParts)}`,
+        owner: `${owner}/${what === removal ? "removals" : "agenda"}/${fnv1a(encoder.encode(executionId)) % BigInt(agendaParts)}`,
         id: `${atMillis === undefined ? now : `at/${String(atMillis).padStart(16, "0")}/`}${executionId}/${what}`
       })
   }
 }
+
+/** What the entry of an execution that is to be removed says. */
+export const removal = "remove"
 
 /** Sorts before `at/`. */
 const now = "0/"

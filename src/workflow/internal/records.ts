@@ -148,7 +148,7 @@ export const makeRecords = (backend: StorageBackend["Service"], names: Names) =>
       steps: ReadonlyArray<Step>,
       next?: string
     ): Effect.Effect<Fenced, CapacityExceeded> =>
-      Effect.suspend(() => (execution.end === undefined ? commit(execution, steps, next) : Effect.succeed(lost))).pipe(
+      Effect.suspend(() => (execution.end === "Lost" ? Effect.succeed(lost) : commit(execution, steps, next))).pipe(
         Effect.retry({
           schedule: untilAnswered,
           while: (error) => !isTooLarge(error) && execution.end === undefined

@@ -143,21 +143,30 @@ export const makeRunning = (
     return true
   })
 
+  /** Runs an execution for as long as it has something to do. Returns false if it is not this process's any more. */
+  const runAll = Effect.fnUntraced(function* (execution: Execution) {
+    while (execution.end === undefined) {
+      const outcome = yield* attempt(execution)
+      if (execution.end !== undefined) return false
+      if (Exit.isSuccess(outcome) && outcome.value._tag === "Suspended") {
+        const { failed = false } = outcome.value
+        if (takeWake(execution, failed)) continue
+        if (yield* lock(execution.id, suspend(execution, outcome, failed))) return true
+      } else if (yield* complete(execution, outcome)) return true
+    }
+    return false
+  })
+
   return {
-    /** Runs an execution for as long as it has something to do, and is this process's. */
     drive: (execution: Execution): Effect.Effect<void> =>
-      Effect.gen(function* () {
-        while (execution.end === undefined) {
-          const outcome = yield* attempt(execution)
-          if (execution.end !== undefined) break
-          if (Exit.isSuccess(outcome) && outcome.value._tag === "Suspended") {
-            const { failed = false } = outcome.value
-            if (takeWake(execution, failed)) continue
-            if (yield* lock(execution.id, suspend(execution, outcome, failed))) return
-          } else if (yield* complete(execution, outcome)) return
-        }
-        yield* leaving.abandon(execution)
-      })
+      runAll(execution).pipe(
+        Effect.catchCause((cause) => Effect.as(Effect.logWarning("A workflow can't go on here", cause), false)),
+        Effect.flatMap((isDone) => {
+          if (isDone) return Effect.void
+          end(execution, "Lost")
+          return leaving.abandon(execution)
+        })
+      )
   }
 }
 

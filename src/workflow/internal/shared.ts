@@ -1,11 +1,12 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
-import type * as WorkflowEngine from "effect/workflow/WorkflowEngine"
+import * as WorkflowEngine from "effect/workflow/WorkflowEngine"
 import type { StorageBackend } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
 import type { Agenda } from "./agenda.ts"
-import type { Execution, Registered } from "./execution.ts"
+import { type Execution, type Registered, runningIn } from "./execution.ts"
 import type { Names } from "./names.ts"
 import { RecordTooLarge } from "./RecordTooLarge.ts"
 import { isTooLarge, type Records } from "./records.ts"
@@ -36,10 +37,19 @@ export interface Shared {
   readonly untilAnswered: Schedule.Schedule<unknown>
 }
 
-/** A failure of the storage is a defect, since Effect's engine has no error channel for it. */
-export const orDieOf =
-  (workflow: string, executionId: string, part: string) =>
-  <A>(effect: Effect.Effect<A, Backend | CapacityExceeded>): Effect.Effect<A> =>
-    Effect.catch(effect, (error) =>
-      Effect.die(isTooLarge(error) ? RecordTooLarge.of(workflow, executionId, part, error) : error)
+/**
+ * A request of an operation. If a run makes it, it is repeated until there is an answer. Otherwise a failure of the
+ * storage is a defect, since Effect's engine has no error channel for it.
+ */
+export const answered =
+  ({ executions, records }: Pick<Shared, "executions" | "records">, workflow: string, executionId: string, part = "") =>
+  <A>(request: Effect.Effect<A, Backend | CapacityExceeded>): Effect.Effect<A> =>
+    Effect.serviceOption(WorkflowEngine.WorkflowInstance).pipe(
+      Effect.flatMap((caller) => {
+        const execution = Option.isNone(caller) ? undefined : runningIn(executions, caller.value.executionId)
+        return execution === undefined ? request : records.insist(execution, request)
+      }),
+      Effect.catch((error) =>
+        Effect.die(isTooLarge(error) ? RecordTooLarge.of(workflow, executionId, part, error) : error)
+      )
     )

@@ -8,7 +8,7 @@ import type * as WorkflowEngine from "effect/workflow/WorkflowEngine"
 import { monotonicMillis } from "../../update/retry.ts"
 import { runningIn } from "./execution.ts"
 import { ids } from "./names.ts"
-import { orDieOf, type Shared } from "./shared.ts"
+import { answered, type Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
 import type { Taker } from "./taking.ts"
 
@@ -28,11 +28,21 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
     known.add(executionId)
   }
 
+  const getRun = (executionId: string) =>
+    Effect.map(answered(shared, "", executionId)(records.get(executionId, ids.run)), (record) => {
+      if (record !== undefined) return Stored.run.decode(record)
+      // It may have been removed after its time.
+      known.delete(executionId)
+    })
+
   const create = Effect.fnUntraced(function* (
     workflow: Workflow.Any,
     { detached, executionId, parent, payload }: Parameters<Encoded["execute"]>[1]
   ) {
     if (executions.has(executionId) || known.has(executionId)) return
+    // A workflow that runs again has most likely started its children before.
+    const isAgain = parent !== undefined && runningIn(executions, parent.executionId)?.isReplay !== false
+    if (isAgain && (yield* getRun(executionId)) !== undefined) return remember(executionId)
     const of = registered.get(workflow._tag)
     const stored: Stored.Execution = {
       workflow: workflow._tag,
@@ -44,19 +54,12 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
       of === undefined
         ? taker.createElsewhere(executionId, stored)
         : lock(executionId, taker.create(executionId, of, stored))
-    yield* orDieOf(workflow._tag, executionId, "payload")(shared.apart(created))
+    yield* answered(shared, workflow._tag, executionId, "payload")(shared.apart(created))
     remember(executionId)
   })
 
-  const getRun = (executionId: string) =>
-    Effect.map(Effect.orDie(records.get(executionId, ids.run)), (record) =>
-      record === undefined ? undefined : Stored.run.decode(record)
-    )
-
   const poll: Encoded["poll"] = Effect.fnUntraced(function* (workflow, executionId) {
     const run = yield* getRun(executionId)
-    // If it has been removed after its time, the next call starts it anew.
-    if (run === undefined) known.delete(executionId)
     if (run?.outcome === undefined) return Option.none()
     return Option.some(yield* yield* Stored.decodeOutcome(workflow, run.outcome))
   })
@@ -66,11 +69,16 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
     options: Parameters<Encoded["execute"]>[1]
   ): Effect.fn.Return<Workflow.Result<unknown, unknown> | undefined> {
     const { discard, executionId } = options
-    yield* create(workflow, options)
-    if (discard) return
-    const execution = runningIn(executions, executionId)
-    if (execution !== undefined) return yield* Deferred.await(execution.settled)
-    return Option.getOrElse(yield* poll(workflow, executionId), () => new Workflow.Suspended({}))
+    if (discard && known.has(executionId)) yield* getRun(executionId)
+    for (;;) {
+      yield* create(workflow, options)
+      if (discard) return
+      const execution = runningIn(executions, executionId)
+      if (execution !== undefined) return yield* Deferred.await(execution.settled)
+      const result = yield* poll(workflow, executionId)
+      if (Option.isSome(result)) return result.value
+      if (known.has(executionId)) return new Workflow.Suspended({})
+    }
   })
 
   const awaitComplete = Effect.fnUntraced(function* (_workflow: Workflow.Any, executionId: string) {

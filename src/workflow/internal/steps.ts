@@ -12,7 +12,8 @@ import { addStep, type Execution, end, runningIn } from "./execution.ts"
 import { clockDeferred, ids } from "./names.ts"
 import { RecordTooLarge } from "./RecordTooLarge.ts"
 import { isTooLarge } from "./records.ts"
-import { orDieOf, type Shared } from "./shared.ts"
+import { answered, type Shared } from "./shared.ts"
+import { makeStepWrites } from "./stepWrites.ts"
 import * as Stored from "./stored.ts"
 import type { Taker, Taking } from "./taking.ts"
 import type { Wakes } from "./wakes.ts"
@@ -29,18 +30,17 @@ export const makeSteps = (
   lookAt: (executionId: string, atMillis: number) => void
 ) => {
   const { agenda, clock, executions, lock, names, records } = shared
+  const write = makeStepWrites(shared)
 
   /**
    * Stores a step of a run that is written once. Returns the step that is there. A run that begins anew must know of
    * each step that has landed, so nothing interrupts it between.
    */
   const writeStep = Effect.fnUntraced(function* (execution: Execution, id: string, data: string) {
-    const written = yield* records.fenced(execution, [{ _tag: "Write", id, expected: 0, data }])
-    if (written._tag === "Lost") return yield* leave(execution)
+    const written = yield* write(execution, { _tag: "Write", id, expected: 0, data })
+    if (written === "Lost") return yield* leave(execution)
     const record =
-      written._tag === "Landed"
-        ? written.records[0]
-        : yield* Effect.orDie(records.insist(execution, records.get(execution.id, id)))
+      written === "Refused" ? yield* Effect.orDie(records.insist(execution, records.get(execution.id, id))) : written
     if (record === undefined) return yield* leave(execution)
     addStep(execution, record)
     return record
@@ -64,6 +64,8 @@ export const makeSteps = (
     if (stored !== undefined) return new Workflow.Complete({ exit: Stored.activity.decode(stored) })
     // A pending interruption only makes the compensations anew, so no other activity runs.
     if (execution.interrupted && !instance.interrupted) return new Workflow.Suspended({})
+    // A process that was stopped may run on for a moment before it is interrupted.
+    if (!(yield* shared.worker.isHolding)) return yield* leave(execution)
     const inner = WorkflowEngine.WorkflowInstance.initial(instance.workflow, instance.executionId)
     inner.interrupted = instance.interrupted
     const result = yield* activity.executeEncoded.pipe(
@@ -94,31 +96,31 @@ export const makeSteps = (
     const execution = runningIn(executions, executionId)
     if (execution === undefined) return yield* taker.take(executionId, "automatic", () => step)
     if (execution.steps.has(step.id)) return "Running"
-    const written = yield* records.fenced(execution, [step])
-    if (written._tag === "Lost") {
+    const written = yield* write(execution, step)
+    if (written === "Lost") {
       end(execution, "Lost")
       return "Elsewhere"
     }
-    const record = written._tag === "Landed" ? written.records[0] : yield* records.get(executionId, step.id)
+    const record = written === "Refused" ? yield* records.get(executionId, step.id) : written
     if (record !== undefined) wakes.deliver(execution, record)
     return "Running"
   })
 
   const deferredDone: Encoded["deferredDone"] = Effect.fnUntraced(function* (options) {
     const { deferredName, executionId, exit, workflowName } = options
-    const orDie = orDieOf(workflowName, executionId, `deferred ${deferredName}`)
+    const request = answered(shared, workflowName, executionId, `deferred ${deferredName}`)
     const { id } = names.keyOf(executionId, ids.deferred(deferredName))
     const step = { _tag: "Write", id, expected: 0, data: Stored.deferred.encode(exit) } as const
     const caller = yield* Effect.serviceOption(WorkflowEngine.WorkflowInstance)
     const isOwn = Option.isSome(caller) && caller.value.executionId === executionId
     // A run that is over, or another worker's, completes nothing any more.
     if (isOwn && runningIn(executions, executionId) === undefined) return yield* leave(undefined)
-    const taking: Taking = yield* orDie(shared.apart(lock(executionId, complete(executionId, step))))
+    const taking: Taking = yield* request(shared.apart(lock(executionId, complete(executionId, step))))
     if (!["Elsewhere", "Unregistered", "Absent", "Idle"].includes(taking)) return
     if (isOwn) return yield* leave(undefined)
     const store = records.createStep(executionId, id, step.data)
     const what = `deferred/${deferredName}`
-    yield* orDie(wakes.send({ executionId, workflow: workflowName, what, mode: "automatic", store }))
+    yield* request(wakes.send({ executionId, workflow: workflowName, what, mode: "automatic", store }))
   })
 
   const scheduleClock: Encoded["scheduleClock"] = Effect.fnUntraced(function* (workflow, options) {

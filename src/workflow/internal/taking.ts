@@ -123,7 +123,8 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
         run: seen.run,
         state: Stored.run.decode(seen.run),
         inbox: seen.inbox,
-        resumes: versionOf(seen.resumes)
+        resumes: versionOf(seen.resumes),
+        isReplay: true
       })
       const begun = yield* begin(execution, held, stepOver === undefined ? [] : [stepOver(seen.interrupt)])
       if (begun._tag === "Landed") {
@@ -147,7 +148,7 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       if (known !== undefined) {
         const isSure = wish !== "news" && isWanted(known.state, wish, 0, known.state.resumes)
         if (isSure && (yield* takeAgain(known, stepOver))) return "Taken"
-        yield* leaving.forget(known)
+        leaving.forget(known)
       }
       return yield* takeAnew(executionId, wish, stepOver)
     })
@@ -207,16 +208,28 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
         Effect.sync(() => findOut(executionId, held.slot))
       )
       if (created === undefined) return yield* worker.unmark(held.slot, executionId)
-      const execution = makeExecution({ id: executionId, of, stored, slot: held.slot, state, resumes: 0, ...created })
+      const execution = makeExecution({
+        id: executionId,
+        of,
+        stored,
+        slot: held.slot,
+        state,
+        resumes: 0,
+        isReplay: false,
+        ...created
+      })
       if (created.inbox !== undefined) yield* loadSteps(execution)
       start(execution)
     }),
 
-    /** Creates an execution, and leaves it to the workers. */
-    createElsewhere: Effect.fnUntraced(function* (executionId: string, stored: Stored.Execution) {
-      const entry = yield* agenda.put({ executionId, workflow: stored.workflow, what: "ready" })
-      const created = yield* createRecords(executionId, stored, never)
-      if (created === undefined) yield* agenda.remove(entry)
-    })
+    /**
+     * Creates an execution, and leaves it to the workers. If it exists already, the entry stays for them to remove, since
+     * another process may have put it, too.
+     */
+    createElsewhere: (executionId: string, stored: Stored.Execution) =>
+      agenda.announce(
+        { executionId, workflow: stored.workflow, what: "ready" },
+        Effect.asVoid(createRecords(executionId, stored, never))
+      )
   }
 }

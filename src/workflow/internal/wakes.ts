@@ -5,8 +5,8 @@ import type { VersionedRecord } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
 import { monotonicMillis } from "../../update/retry.ts"
 import type { Sighting } from "./agenda.ts"
-import { addStep, type Execution, isRunning, type WakeMode, wakeAgain } from "./execution.ts"
-import { clockDeferred, ids } from "./names.ts"
+import { addStep, type Execution, isRunning, runningIn, type WakeMode, wakeAgain } from "./execution.ts"
+import { clockDeferred, ids, removal } from "./names.ts"
 import type { Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
 import type { Taker } from "./taking.ts"
@@ -32,8 +32,12 @@ const encoder = new TextEncoder()
 
 export type Wakes = ReturnType<typeof makeWakes>
 
-export const makeWakes = (shared: Shared, taker: Taker) => {
+export const makeWakes = (shared: Shared, taker: Taker, concurrency: number) => {
   const { agenda, clock, executions, lock, records, registered, worker } = shared
+  /** The executions that were found in the agenda, and that may run here. */
+  const taken = new Set<string>()
+  /** Whether some were left in the agenda, since too many ran. */
+  let hasLeft = false
 
   /** Interrupts a run that waits for a deferred, so that it begins anew and finds it. */
   const preempt = (execution: Execution, deferred: string): void => {
@@ -51,14 +55,11 @@ export const makeWakes = (shared: Shared, taker: Taker) => {
 
   /** Sends something to an execution that does not run here and can't be taken. */
   const send = Effect.fnUntraced(function* ({ executionId, mode, store, what, workflow }: Message) {
-    const entry = { executionId, workflow, what }
-    const sinceMillis = monotonicMillis(clock)
-    yield* agenda.put(entry)
-    yield* store
-    if (mode === "explicit") yield* records.count(executionId, ids.resumes)
-    yield* records.count(executionId, ids.inbox)
-    // A worker may have removed the entry, since it pointed to nothing for so long.
-    if (monotonicMillis(clock) - sinceMillis > shared.leaseMillis / 2) yield* agenda.put(entry)
+    const counts = Effect.andThen(
+      mode === "explicit" ? records.count(executionId, ids.resumes) : Effect.void,
+      records.count(executionId, ids.inbox)
+    )
+    yield* agenda.announce({ executionId, workflow, what }, Effect.andThen(store, counts))
     // It may have been suspended meanwhile.
     if (registered.has(workflow)) yield* lock(executionId, taker.take(executionId, "news"))
   })
@@ -101,6 +102,7 @@ export const makeWakes = (shared: Shared, taker: Taker) => {
     const taking = yield* taker.take(executionId, isClock || isUncounted ? "automatic" : "news")
     if (taking === "Elsewhere" || taking === "Unregistered") return undefined
     if (taking === "Taken") {
+      taken.add(executionId)
       const isThere = fact === undefined || executions.get(executionId)?.steps.has(fact)
       return isThere ? yield* done : lookAgain(sighting)
     }
@@ -110,17 +112,23 @@ export const makeWakes = (shared: Shared, taker: Taker) => {
     return yield* done
   })
 
-  /** What was sent to an execution that nobody has started is kept for as long as a complete one. */
+  /** Has an execution removed as long from now as a complete one is kept. */
   const removeLater = ({ executionId, workflow }: Stored.Entry) => {
     const atMillis = clock.currentTimeMillisUnsafe() + shared.retentionMillis
-    return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: "remove", atMillis }) : Effect.void
+    return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: removal, atMillis }) : Effect.void
   }
 
   const handleRemoval = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
-    const run = yield* records.get(entry.executionId, ids.run)
-    if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
+    const { execution, run } = yield* records.read(entry.executionId)
+    const parent = execution === undefined ? undefined : Stored.execution.decode(execution).parent
+    // A parent that runs again asks for the result again.
+    if (parent !== undefined && (yield* isGoingOn(parent.executionId))) yield* removeLater(entry)
+    else if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
     return yield* agenda.remove(record)
   })
+
+  const isGoingOn = (executionId: string) =>
+    Effect.map(records.get(executionId, ids.run), (run) => run !== undefined && !Stored.isOver(Stored.run.decode(run)))
 
   /** Whether an execution is over. One that died may be resumed, so that is ruled out first. */
   const isForGood = (record: VersionedRecord): Effect.Effect<boolean, Backend | CapacityExceeded> => {
@@ -147,9 +155,28 @@ export const makeWakes = (shared: Shared, taker: Taker) => {
       )
   }
 
+  const countTaken = (): number => {
+    for (const id of taken) if (runningIn(executions, id) === undefined) taken.delete(id)
+    return taken.size
+  }
+
+  /** Whether as many executions run that were found in the agenda as may run at once. */
+  const isFull = (executionId: string): boolean => {
+    const isNew = runningIn(executions, executionId) === undefined
+    hasLeft = hasLeft || (isNew && countTaken() >= concurrency)
+    return isNew && taken.size >= concurrency
+  }
+
   return {
     deliver,
     send,
+
+    /** Whether it is time to look for executions that were left: there is room for half as many as may run. */
+    hasRoomAgain: (): boolean => {
+      if (!hasLeft || countTaken() > concurrency / 2) return false
+      hasLeft = false
+      return true
+    },
 
     /** When an entry with a time is due here: the worker that keeps the time comes first for as long as it lives. */
     dueAtMillis: ({ worker: keeper }: Stored.Entry, atMillis: number): number =>
@@ -160,11 +187,12 @@ export const makeWakes = (shared: Shared, taker: Taker) => {
     handle: (sighting: Sighting): Effect.Effect<number | undefined, Backend | CapacityExceeded> =>
       Effect.suspend(() => {
         const { atMillis, executionId, what, workflow } = sighting.entry
-        if (what === "remove") return handleRemoval(sighting)
+        if (what === removal) return handleRemoval(sighting)
         if (!registered.has(workflow)) return Effect.undefined
         const waitMillis = leaveMillis - (monotonicMillis(clock) - sighting.sinceMillis)
         const isOwn = executions.has(executionId) || worker.isOwnSlot(fallsTo(executionId))
         if (atMillis === undefined && !isOwn && waitMillis > 0) return Effect.succeed(waitMillis)
+        if (isFull(executionId)) return Effect.undefined
         return shared.apart(lock(executionId, handleWake(sighting)))
       })
   }

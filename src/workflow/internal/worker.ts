@@ -156,6 +156,13 @@ export const makeWorker = Effect.fnUntraced(function* (
     /** Whether a worker held its slot when this one looked last. */
     isAlive: ({ slot, token }: Stored.Worker) => alive.get(slot) === token,
 
+    /** Whether the lease is still held, by this process's clocks: they tell before any timer does. */
+    isHolding: Effect.suspend(() =>
+      own === undefined
+        ? Effect.succeed(false)
+        : Effect.match(own.lease.check, { onSuccess: () => true, onFailure: () => false })
+    ),
+
     isOwn: ({ slot, token }: Stored.Worker) => own?.slot === slot && own.token === token,
     isOwnSlot: (slot: number | undefined) => own !== undefined && own.slot === slot,
 

@@ -10,10 +10,14 @@ type Answer = Committed | CommitRefused
 
 const nothing = new Uint8Array()
 
+/** The largest `idle_in_transaction_session_timeout` (PostgreSQL's "Client Connection Defaults"). */
+const maxIdleMillis = 2 ** 31 - 1
+
 export const makeCommit =
   (send: Send, { commit: statements }: Statements): NonNullable<Engine["commit"]> =>
   (commit, nowSeconds) => {
     const { steps, writeId } = commit
+    const idleLimit = String(Math.min(Math.max(1, Math.ceil(send.requestMillis)), maxIdleMillis))
     const owner = bytesOf(steps[0]?.key.owner ?? "")
     const ids = steps.map(({ key }) => bytesOf(key.id))
 
@@ -30,7 +34,7 @@ export const makeCommit =
       const isNew = (step: Commit["steps"][number]) => step._tag === "Write" && step.expectation._tag === "Absent"
       const data = steps.map((step) => (step._tag === "Write" && isNew(step) ? bytesOf(step.data) : nothing))
       const expiries = steps.map((step) => (step._tag === "Write" ? bigintOf(step.expiresAtSeconds) : null))
-      return Effect.map(run(statements.lock, [owner, writeId, ids, data, arrayOf(expiries)]), (rows) =>
+      return Effect.map(run(statements.lock, [owner, writeId, ids, data, arrayOf(expiries), idleLimit]), (rows) =>
         rows.map(([id]) => textOf(id))
       )
     }

@@ -28,6 +28,8 @@ type Rows = ReadonlyArray<Row>
 export type RunInTransaction = (text: string, parameters: ReadonlyArray<unknown>) => Effect.Effect<Rows, SqlError>
 
 export interface Send {
+  /** How long a request may take. */
+  readonly requestMillis: number
   /** Runs one statement, which is a transaction of its own. */
   readonly run: (text: string, parameters: ReadonlyArray<unknown>) => Effect.Effect<Rows, Backend>
   /** Runs a transaction. It is rolled back if its body fails, is interrupted, or answers with what is not committed. */
@@ -83,6 +85,8 @@ export const makeSend = (sql: PgClient.PgClient, { name }: Layout, requestTimeou
     })
 
   return {
+    requestMillis: millis,
+
     run: (text, parameters) => upTo(sql.unsafe(text, parameters).values, () => "unknown"),
 
     transaction: (body, isCommitted) => {

@@ -142,10 +142,14 @@ export const statementsOf = ({ table }: Layout, channel?: string) => {
       /**
        * Locks the records of a commit in the order of their keys, so that two commits never wait for each other. Where
        * there is no record, it inserts one, which nobody else sees before the commit, and which others wait for.
+       *
+       * If this process is stopped before it goes on, PostgreSQL ends the transaction after so many milliseconds, since
+       * nobody else could write the records meanwhile.
        */
       lock: `INSERT INTO ${table} AS r (owner, id, version, data, write_id, expires_at)
         SELECT $1::bytea, k.id, 1, k.data, $2::text, k.expires_at
-        FROM unnest($3::bytea[], $4::bytea[], $5::bigint[]) k (id, data, expires_at) ORDER BY k.id
+        FROM unnest($3::bytea[], $4::bytea[], $5::bigint[]) k (id, data, expires_at),
+          (SELECT set_config('idle_in_transaction_session_timeout', $6::text, true)) limited ORDER BY k.id
         ON CONFLICT (owner, id) DO UPDATE SET version = r.version WHERE false RETURNING r.id`,
       notify:
         channel === undefined ? undefined : `SELECT ${notify(channel, "$1", "k.id")} FROM unnest($2::bytea[]) k (id)`,
