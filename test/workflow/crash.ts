@@ -34,7 +34,7 @@ export const modes = [
 ] as const
 
 export const leaseMillis = 1000
-export const retentionMillis = 20_000
+export const retentionMillis = 8000
 const stopMillis = 5000
 
 export const owner = "wf"
@@ -42,6 +42,7 @@ export const owner = "wf"
 export interface Process {
   readonly name: string
   readonly context: Context.Context<WorkflowEngine.WorkflowEngine>
+  readonly scope: Scope.Closeable
   readonly requests: Array<string>
   /** Whether the fault has come. */
   readonly isHit: () => boolean
@@ -72,7 +73,7 @@ const fail = (outcome: "unknown" | "not-applied") =>
 
 /** What a process asks for again and again, whatever it runs. */
 const isBackground = (name: string, owner_: string): boolean =>
-  owner_ === `${owner}/workers` || (name === "listByPrefix" && owner_.startsWith(`${owner}/agenda/`))
+  owner_ === `${owner}/workers` || (name === "listByPrefix" && !owner_.startsWith(`${owner}/executions/`))
 
 const over = (world: World, requests: Array<string>, fault: Fault | undefined) => {
   const { store } = world
@@ -190,14 +191,15 @@ export const makeProcess = Effect.fnUntraced(function* (
       StorageWorkflowEngine.layer({
         owner,
         leaseTtl: leaseMillis,
-        pollInterval: 200,
+        pollInterval: 500,
         retention: retentionMillis
       })
     ),
     Layer.provide(Layer.succeed(StorageBackend.StorageBackend, backend))
   )
-  const context = yield* Layer.build(layer).pipe(Effect.provideService(Scope.Scope, Scope.makeUnsafe()), Effect.orDie)
-  return { name, context, requests, isHit, kill } satisfies Process
+  const scope = Scope.makeUnsafe()
+  const context = yield* Layer.build(layer).pipe(Effect.provideService(Scope.Scope, scope), Effect.orDie)
+  return { name, context, scope, requests, isHit, kill } satisfies Process
 })
 
 /** Turns the clock until something holds, or for a time. Returns whether it holds. */
@@ -324,8 +326,8 @@ export const play = Effect.fnUntraced(function* (scenario: Scenario, { fault, is
   const isEmpty = Effect.map(leftOf(world), (left) => left.length === 0)
   const ended = yield* turnUntil(
     isEmpty,
-    retentionMillis + 30_000,
-    500
+    retentionMillis + 200_000,
+    1000
   )
   if (!ended) {
     wrongs.push(`left while the worker lives: ${(yield* leftOf(world)).join("; ")}`)
