@@ -7,6 +7,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { StorageBackend, VersionedRecord } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
@@ -58,8 +59,8 @@ export const makeAgenda = (
      */
     announce: <A, E>(entry: Stored.Entry, write: Effect.Effect<A, E>) =>
       Effect.gen(function* () {
-        yield* put(entry)
         const sinceMillis = monotonicMillis(clock)
+        yield* put(entry)
         const written = yield* write
         if (monotonicMillis(clock) - sinceMillis > leaseMillis / 2) yield* put(entry)
         return written
@@ -79,15 +80,25 @@ export const makeAgenda = (
 
 export interface LookOptions {
   readonly pollMillis: number
-  /** When an entry that has a time is this worker's to handle. */
+  /** When an entry is this worker's to handle. */
   readonly dueAtMillis: (entry: Stored.Entry, atMillis: number) => number
   /** Handles an entry. Returns after how long it must be looked at again, if it must. */
   readonly handle: (sighting: Sighting) => Effect.Effect<number | undefined, Backend | CapacityExceeded>
 }
 
+/** What one part of the agenda is like, as of the last look. */
+interface Part {
+  readonly all: StoragePrefix
+  readonly everyMillis: number
+  /** Opens if the next look may be earlier. */
+  readonly latch: Latch.Latch
+  nextAtMillis: number
+  sightings: Map<string, Sighting | undefined>
+}
+
 export type Looks = Effect.Success<ReturnType<typeof makeLooks>>
 
-/** Looks at the agenda: when something is due, on hints, and from time to time. */
+/** Looks at each part of the agenda: when something is due, on hints, and from time to time. */
 export const makeLooks = Effect.fnUntraced(function* (
   backend: StorageBackend["Service"],
   names: Names,
@@ -95,44 +106,55 @@ export const makeLooks = Effect.fnUntraced(function* (
 ) {
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
-  const latch = Latch.makeUnsafe(false)
-  const newPart = (all: StoragePrefix, everyMillis: number) => ({
+  const newPart = (all: StoragePrefix, everyMillis: number): Part => ({
     all,
     everyMillis,
+    latch: Latch.makeUnsafe(false),
     nextAtMillis: 0,
-    sightings: new Map<string, Sighting>()
+    sightings: new Map()
   })
   const parts = [
     ...names.agenda.map(({ all }) => newPart(all, pollMillis)),
-    ...names.agenda.map(({ removals }) => newPart(removals, removalsPollMillis))
+    ...names.agenda.map(({ removals }) => newPart(removals, Math.max(removalsPollMillis, pollMillis)))
   ]
-  type Part = (typeof parts)[number]
 
-  const soon = (part: Part, atMillis: number) => {
-    part.nextAtMillis = Math.min(part.nextAtMillis, atMillis)
-    latch.openUnsafe()
+  /** Looks again at a time at the latest. */
+  const lookBy = ({ owner }: Pick<StoragePrefix, "owner">, atMillis: number): void => {
+    for (const part of parts) {
+      if (part.all.owner !== owner) continue
+      part.nextAtMillis = Math.min(part.nextAtMillis, atMillis)
+      part.latch.openUnsafe()
+    }
   }
 
-  const atOwner = (owner: string, atMillis: number) => {
-    for (const part of parts) if (part.all.owner === owner) soon(part, atMillis)
-  }
-
-  const sight = (part: Part, record: VersionedRecord): Sighting => {
+  /** What a record says. Undefined if a later version wrote it, or another program. */
+  const sight = Effect.fnUntraced(function* (part: Part, record: VersionedRecord) {
     const seen = part.sightings.get(record.key.id)
     if (seen !== undefined && seen.record.version === record.version && seen.record.writeId === record.writeId) {
       seen.count++
       return seen
     }
-    return { entry: Stored.entry.decode(record), record, sinceMillis: monotonicMillis(clock), count: 1 }
-  }
+    const entry = Stored.entry.decodeOption(record)
+    if (Option.isSome(entry)) return { entry: entry.value, record, sinceMillis: monotonicMillis(clock), count: 1 }
+    if (!part.sightings.has(record.key.id))
+      yield* Effect.logWarning(`The record at ${record.key} is no entry of workflows`)
+    return undefined
+  })
+
+  /** Handles an entry, and returns when it is looked at again. One that can't be handled keeps no other waiting. */
+  const handleOne = (part: Part, sighting: Sighting): Effect.Effect<number> =>
+    handle(sighting).pipe(
+      Effect.catchCause((cause) =>
+        Effect.logWarning(`Could not handle ${sighting.entry.what} of ${sighting.entry.executionId}`, cause)
+      ),
+      Effect.map((millis) => now() + (millis ?? part.everyMillis))
+    )
 
   const lookAt = Effect.fnUntraced(function* (part: Part) {
-    const sightings = new Map<string, Sighting>()
-    let [nextAtMillis, cursor, limit] = [now() + part.everyMillis, undefined as string | undefined, firstPageSize]
-    part.nextAtMillis = nextAtMillis
-    const again = (atMillis: number) => {
-      nextAtMillis = Math.min(nextAtMillis, atMillis)
-    }
+    const sightings: Part["sightings"] = new Map()
+    const times = [now() + part.everyMillis]
+    part.nextAtMillis = Number.POSITIVE_INFINITY
+    let [cursor, limit, isLate] = [undefined as string | undefined, firstPageSize, false]
     do {
       const page = yield* Effect.catchTag(
         backend.listByPrefix(part.all, { cursor, limit }),
@@ -143,64 +165,55 @@ export const makeLooks = Effect.fnUntraced(function* (
       limit = pageSize
       const due: Array<Sighting> = []
       for (const record of page.records) {
-        const sighting = sight(part, record)
-        const { atMillis } = sighting.entry
-        const dueAt = atMillis === undefined ? 0 : dueAtMillis(sighting.entry, atMillis)
-        if (dueAt > now()) again(dueAt)
-        else due.push(sighting)
+        const sighting = yield* sight(part, record)
         sightings.set(record.key.id, sighting)
+        if (sighting === undefined) continue
+        const { atMillis = 0 } = sighting.entry
+        const dueAt = dueAtMillis(sighting.entry, atMillis)
+        if (dueAt > now()) times.push(dueAt)
+        else due.push(sighting)
         // The entries come in the order of their times.
-        if (atMillis !== undefined && atMillis > now()) {
-          cursor = undefined
-          break
-        }
+        isLate ||= atMillis > now()
       }
-      yield* Effect.forEach(
-        due,
-        (sighting) =>
-          handle(sighting).pipe(
-            // One entry that can't be handled keeps no other waiting.
-            Effect.catchCause((cause) =>
-              Effect.logWarning(`Could not handle ${sighting.entry.what} of ${sighting.entry.executionId}`, cause)
-            ),
-            Effect.tap((millis) => Effect.sync(() => again(now() + (millis ?? part.everyMillis))))
-          ),
-        { concurrency, discard: true }
-      )
-    } while (cursor !== undefined)
+      times.push(...(yield* Effect.forEach(due, (sighting) => handleOne(part, sighting), { concurrency })))
+    } while (cursor !== undefined && !isLate)
     part.sightings = sightings
-    part.nextAtMillis = Math.min(part.nextAtMillis, nextAtMillis)
+    part.nextAtMillis = Math.min(part.nextAtMillis, ...times)
   })
 
-  const lookAtAll = Effect.suspend(() =>
-    Effect.forEach(
-      parts.filter(({ nextAtMillis }) => nextAtMillis <= now()),
-      (part) =>
-        Effect.catchCause(lookAt(part), (cause) => Effect.logWarning("Workflows could not be looked for", cause)),
-      { concurrency: "unbounded", discard: true }
-    )
-  )
+  const look = (part: Part) =>
+    Effect.catchCause(lookAt(part), (cause) => {
+      part.nextAtMillis = now() + part.everyMillis
+      return Effect.logWarning("Workflows could not be looked for", cause)
+    })
 
-  const rest = Effect.suspend(() => {
-    latch.closeUnsafe()
-    const millis = Math.min(...parts.map(({ nextAtMillis }) => nextAtMillis)) - now()
-    return millis <= 0 ? Effect.void : Effect.raceFirst(latch.await, Effect.sleep(millis))
-  })
+  const rest = (part: Part) =>
+    Effect.suspend(() => {
+      part.latch.closeUnsafe()
+      const millis = part.nextAtMillis - now()
+      return millis <= 0 ? Effect.void : Effect.raceFirst(part.latch.await, Effect.sleep(millis))
+    })
+
+  const lookAlways = (part: Part) =>
+    Effect.gen(function* () {
+      for (;;) {
+        while (part.nextAtMillis > now()) yield* rest(part)
+        yield* look(part)
+        yield* Effect.sleep(pauseMillis)
+      }
+    })
 
   return {
     /** Looks at once. */
     now: (): void => {
-      for (const { now } of names.agenda) atOwner(now.owner, 0)
+      for (const { now } of names.agenda) lookBy(now, 0)
     },
-    /** Looks again at a time at the latest. */
-    at: (executionId: string, atMillis: number): void => atOwner(names.entry(executionId, "at").owner, atMillis),
+    by: lookBy,
     /** Looks for as long as it runs. */
     run: Effect.all(
       [
-        Effect.forever(Effect.andThen(Effect.andThen(rest, lookAtAll), Effect.sleep(pauseMillis))),
-        ...names.agenda.map(({ now }) =>
-          Stream.runForEach(backend.hints(now), () => Effect.sync(() => atOwner(now.owner, 0)))
-        )
+        ...parts.map(lookAlways),
+        ...names.agenda.map(({ now }) => Stream.runForEach(backend.hints(now), () => Effect.sync(() => lookBy(now, 0))))
       ],
       { concurrency: "unbounded", discard: true }
     )

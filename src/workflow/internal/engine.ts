@@ -7,7 +7,7 @@ import * as FiberSet from "effect/FiberSet"
 import * as Scope from "effect/Scope"
 import * as WorkflowEngine from "effect/workflow/WorkflowEngine"
 import { StorageBackend } from "../../StorageBackend.ts"
-import { makeAgenda, makeLooks } from "./agenda.ts"
+import { type Looks, makeAgenda, makeLooks } from "./agenda.ts"
 import type { Registered } from "./execution.ts"
 import { type Finishing, makeFinishing } from "./finishing.ts"
 import { makeInterrupting } from "./interrupting.ts"
@@ -15,6 +15,7 @@ import { makeLeaving } from "./leaving.ts"
 import { makeLocks } from "./locks.ts"
 import { makeNames } from "./names.ts"
 import { makeRecords, untilAnswered } from "./records.ts"
+import { makeRemoving } from "./removing.ts"
 import { makeRunning } from "./running.ts"
 import type { Shared } from "./shared.ts"
 import { makeStarting } from "./starting.ts"
@@ -67,6 +68,7 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
     deferredState: WorkflowEngine.makeDeferredState(),
     fork: run,
     apart: (effect) => Effect.suspend(() => Fiber.join(run(effect))),
+    lookBy: (entry, atMillis) => looks.by(entry, atMillis),
     untilAnswered
   }
   const leaving = makeLeaving(shared)
@@ -80,8 +82,12 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
   )
   const finishing: Finishing = makeFinishing(shared, leaving, taker)
   const running = makeRunning(shared, leaving, finishing, () => engine)
-  const wakes = makeWakes(shared, taker, concurrency)
-  const looks = yield* makeLooks(backend, names, { pollMillis, dueAtMillis: wakes.dueAtMillis, handle: wakes.handle })
+  const wakes = makeWakes(shared, taker, makeRemoving(shared), concurrency)
+  const looks: Looks = yield* makeLooks(backend, names, {
+    pollMillis,
+    dueAtMillis: wakes.dueAtMillis,
+    handle: wakes.handle
+  })
   const whileHeld: Effect.Effect<void> = Effect.all(
     [looks.run, Effect.forever(Effect.delay(leaving.forgetIdle, leaseMillis / 4))],
     { concurrency: "unbounded", discard: true }
@@ -102,7 +108,7 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
 
   const engine: WorkflowEngine.WorkflowEngine["Service"] = WorkflowEngine.makeUnsafe({
     ...makeStarting(shared, taker, pollMillis),
-    ...makeSteps(shared, taker, wakes, looks.at),
+    ...makeSteps(shared, taker, wakes),
     ...makeInterrupting(shared, taker, wakes),
 
     register: Effect.fnUntraced(function* (workflow, execute) {

@@ -41,8 +41,8 @@ export interface Execution {
   readonly id: string
   readonly of: Registered
   readonly stored: Stored.Execution
-  /** The slot that its mark is at. */
-  readonly slot: number
+  /** The worker whose mark it has. */
+  readonly held: Stored.Worker
   /** The steps that have landed, as far as this process knows. */
   readonly steps: Map<string, VersionedRecord>
   /** The run's record as this process wrote it. A write that finds another one changes nothing. */
@@ -62,6 +62,8 @@ export interface Execution {
   readonly scope: Scope.Closeable
   readonly instances: Set<WorkflowEngine.WorkflowInstance["Service"]>
   instance: WorkflowEngine.WorkflowInstance["Service"]
+  /** The sleeps whose entries this process has put. */
+  readonly sleeps: Set<string>
   /** Whether it has run before, here or elsewhere. */
   isReplay: boolean
   /** The deferreds that this run has found not to be completed. Only their completions interrupt it. */
@@ -74,7 +76,7 @@ export interface Execution {
 }
 
 export const makeExecution = (
-  parts: Pick<Execution, "id" | "of" | "stored" | "slot" | "run" | "state" | "inbox" | "resumes" | "isReplay">
+  parts: Pick<Execution, "id" | "of" | "stored" | "held" | "run" | "state" | "inbox" | "resumes" | "isReplay">
 ): Execution => {
   const scope = Scope.makeUnsafe()
   return {
@@ -90,6 +92,7 @@ export const makeExecution = (
     instances: new Set(),
     instance: WorkflowEngine.WorkflowInstance.initial(parts.of.workflow, parts.id, { scope }),
     missed: new Set(),
+    sleeps: new Set(),
     fiber: undefined,
     settled: Deferred.makeUnsafe(),
     idleSinceMillis: undefined

@@ -10,7 +10,7 @@ import type { Taker, Wish } from "./taking.ts"
 export type Finishing = ReturnType<typeof makeFinishing>
 
 export const makeFinishing = (
-  { agenda, clock, executions, lock, records, retentionMillis }: Shared,
+  { agenda, clock, executions, lock, lookBy, names, records, retentionMillis }: Shared,
   leaving: Leaving,
   taker: Taker
 ) => {
@@ -42,26 +42,28 @@ export const makeFinishing = (
   ) {
     if (parent !== undefined) yield* wakeParent(parent.executionId, parent.workflow)
     if (!Number.isFinite(retentionMillis)) return
-    yield* agenda.put({
-      executionId,
-      workflow,
-      what: removal,
-      atMillis: endedMillis + retentionMillis,
-      ...(worker !== undefined && { worker })
-    })
+    const atMillis = endedMillis + retentionMillis
+    yield* agenda.put({ executionId, workflow, what: removal, atMillis, ...(worker && { worker }) })
+    lookBy(names.entry(executionId, removal), atMillis)
   })
 
   return {
     wrapUp,
 
-    /** Puts right what a dead worker has left of an execution. It may be another worker's by now. */
-    recover: Effect.fnUntraced(function* (executionId: string, dead: Stored.Worker) {
-      const { execution, run } = yield* records.read(executionId)
-      if (execution === undefined || run === undefined) return
-      const [stored, state] = [Stored.execution.decode(execution), Stored.run.decode(run)]
-      if (Stored.isOver(state)) return yield* wrapUp(executionId, stored, state)
-      if (state.state === "running" && state.worker?.slot === dead.slot && state.worker.token < dead.token) {
-        yield* leaving.publish(executionId, stored.workflow, run, state)
+    /** Runs an execution that died once more. */
+    again: (executionId: string) => Effect.ignore(wake(executionId, "explicit")),
+
+    /** Puts right what a worker has left of an execution before another one took its slot. */
+    recover: Effect.fnUntraced(function* (executionId: string, current: Stored.Worker) {
+      for (;;) {
+        const { execution, run } = yield* records.read(executionId)
+        if (execution === undefined || run === undefined) return
+        const [stored, state] = [Stored.execution.decode(execution), Stored.run.decode(run)]
+        if (Stored.isOver(state)) return yield* wrapUp(executionId, stored, state)
+        const isLeft =
+          state.state === "running" && state.worker?.slot === current.slot && state.worker.token < current.token
+        // What the dead worker sent may land meanwhile.
+        if (!isLeft || (yield* leaving.publish(executionId, stored.workflow, run, state))) return
       }
     })
   }

@@ -52,9 +52,13 @@ export const makeInterrupting = (shared: Shared, taker: Taker, wakes: Wakes) => 
 
   const resume = Effect.fnUntraced(function* (workflow: Workflow.Any, executionId: string) {
     const request = answered(shared, workflow._tag, executionId)
-    const taking = yield* request(shared.apart(lock(executionId, taker.take(executionId, "explicit"))))
-    const execution = runningIn(executions, executionId)
-    if (taking === "Running" && execution !== undefined) wakeAgain(execution, "explicit")
+    const wake = Effect.tap(taker.take(executionId, "explicit"), (taking) =>
+      Effect.sync(() => {
+        const execution = runningIn(executions, executionId)
+        if (taking === "Running" && execution !== undefined) wakeAgain(execution, "explicit")
+      })
+    )
+    const taking = yield* request(shared.apart(lock(executionId, wake)))
     if (taking !== "Elsewhere" && taking !== "Unregistered") return
     const message = {
       executionId,

@@ -6,7 +6,7 @@ import * as Scope from "effect/Scope"
 import * as Workflow from "effect/workflow/Workflow"
 import type { VersionedRecord } from "../../StorageBackend.ts"
 import { monotonicMillis } from "../../update/retry.ts"
-import { type End, type Execution, end, isRunning } from "./execution.ts"
+import { type End, type Execution, end, isRunning, runningIn } from "./execution.ts"
 import type { Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
 
@@ -15,8 +15,10 @@ const idleMillis = 10_000
 
 export type Leaving = ReturnType<typeof makeLeaving>
 
-export const makeLeaving = ({ agenda, backend, clock, executions, fork, lock, worker }: Shared) => {
-  /** Makes an execution that nobody runs any more ready for all workers. If another one has it, nothing happens. */
+export const makeLeaving = (shared: Shared) => {
+  const { agenda, backend, clock, executions, fork, lock, untilAnswered, worker } = shared
+
+  /** Makes an execution that nobody runs any more ready for all workers. Returns false if its run has changed. */
   const publish = Effect.fnUntraced(function* (
     executionId: string,
     workflow: string,
@@ -26,27 +28,39 @@ export const makeLeaving = ({ agenda, backend, clock, executions, fork, lock, wo
     const ready = backend
       .putIfVersion(record.key, Stored.run.encode({ state: "ready", epoch, inbox, resumes, failed }), record)
       .pipe(
+        Effect.as(true),
         Effect.catchTags({
-          VersionConflict: () => Effect.void,
-          RecordNotFound: () => Effect.void,
+          VersionConflict: () => Effect.succeed(false),
+          RecordNotFound: () => Effect.succeed(false),
           InvalidData: Effect.die
         })
       )
-    yield* agenda.announce({ executionId, workflow, what: "ready" }, ready)
+    return yield* agenda.announce({ executionId, workflow, what: "ready" }, ready)
   })
+
+  /** Removes the mark of an execution, unless the execution runs here again. */
+  const unmarkOnce = (executionId: string, held: Stored.Worker) =>
+    Effect.suspend(() =>
+      runningIn(executions, executionId) === undefined ? worker.unmark(held, executionId) : Effect.void
+    )
+
+  /** Removes the mark of an execution: at once, or beside its caller as soon as the storage answers. */
+  const unmark = (executionId: string, held: Stored.Worker): Effect.Effect<void> =>
+    Effect.catch(worker.unmark(held, executionId), () =>
+      Effect.sync(() => {
+        fork(Effect.ignore(Effect.retry(lock(executionId, unmarkOnce(executionId, held)), { schedule: untilAnswered })))
+      })
+    )
 
   /** Gives an execution that has ended here to the other workers, if it is still this process's. */
   const abandon = Effect.fnUntraced(function* (execution: Execution) {
+    const { held, id, run, state, stored } = execution
     yield* Scope.close(execution.scope, Exit.void)
-    yield* lock(
-      execution.id,
-      Effect.gen(function* () {
-        if (executions.get(execution.id) === execution) executions.delete(execution.id)
-        yield* publish(execution.id, execution.stored.workflow, execution.run, execution.state)
-        yield* worker.unmark(execution.slot, execution.id)
-      })
-    ).pipe(Effect.catchCause((cause) => Effect.logWarning("A workflow waits for this worker's lease to end", cause)))
+    if (executions.get(id) === execution) executions.delete(id)
+    const handOver = lock(id, Effect.andThen(publish(id, stored.workflow, run, state), unmarkOnce(id, held)))
+    const handed = yield* Effect.exit(handOver)
     Deferred.doneUnsafe(execution.settled, Exit.succeed(new Workflow.Suspended({})))
+    if (Exit.isFailure(handed)) yield* Effect.ignore(Effect.retry(handOver, { schedule: untilAnswered }))
   })
 
   /** Closes what a suspended execution holds in this process, beside its caller: a finalizer may ask for its lock. */
@@ -66,6 +80,7 @@ export const makeLeaving = ({ agenda, backend, clock, executions, fork, lock, wo
 
   return {
     publish,
+    unmark,
     abandon,
     forget,
 

@@ -25,8 +25,9 @@ export const makeNames = (owner: string) => {
     /** The leases of the workers. */
     workers: `${owner}/workers`,
     leases: StoragePrefix.makeUnsafe({ owner: `${owner}/workers`, idPrefix: "lease/" }),
-    mark: (slot: number, executionId: string) =>
-      StorageKey.makeUnsafe({ owner: `${owner}/workers/${slot}`, id: executionId }),
+    /** A mark has the token of its worker: others that hold the slot later have marks of their own. */
+    mark: ({ slot, token }: { readonly slot: number; readonly token: number }, executionId: string) =>
+      StorageKey.makeUnsafe({ owner: `${owner}/workers/${slot}`, id: `${token}/${executionId}` }),
     marks: (slot: number) => StoragePrefix.makeUnsafe({ owner: `${owner}/workers/${slot}`, idPrefix: "" }),
 
     agenda: Array.from({ length: agendaParts }, (_, part) => ({
@@ -66,6 +67,12 @@ export const ids = {
   deferred: (name: string) => `step/deferred/${name}`,
   clock: (name: string) => `step/clock/${name}`,
   interrupt: "step/interrupt"
+}
+
+/** The token and the execution of a mark's id. */
+export const parseMark = (id: string): { readonly token: number; readonly executionId: string } => {
+  const end = id.indexOf("/")
+  return { token: Number(id.slice(0, end)), executionId: id.slice(end + 1) }
 }
 
 /** The version of a record, or zero if there is none. */

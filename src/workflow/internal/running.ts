@@ -24,7 +24,7 @@ export const makeRunning = (
   finishing: Finishing,
   engine: () => WorkflowEngine.WorkflowEngine["Service"]
 ) => {
-  const { clock, executions, lock, records, worker } = shared
+  const { clock, executions, lock, records } = shared
 
   /** Runs the workflow once, from its start, in a fiber that what it waits for may interrupt. */
   const attempt = Effect.fnUntraced(function* (execution: Execution) {
@@ -89,7 +89,7 @@ export const makeRunning = (
       const written = yield* Effect.orDie(records.fenced(execution, [nothingCame], Stored.run.encode(state)))
       if (written._tag === "Landed") {
         execution.state = state
-        yield* Effect.ignore(worker.unmark(execution.slot, execution.id))
+        yield* leaving.unmark(execution.id, execution.held)
         execution.idleSinceMillis = monotonicMillis(clock)
         Deferred.doneUnsafe(execution.settled, outcome)
         return true
@@ -128,18 +128,25 @@ export const makeRunning = (
 
   /** Ends an execution with a result. Returns whether it was stored. */
   const complete = Effect.fnUntraced(function* (execution: Execution, outcome: Stored.Outcome) {
+    const { id } = execution
     yield* Scope.close(execution.scope, Exit.void)
-    const stored = yield* lock(execution.id, store(execution, outcome))
-    if (stored === undefined) {
-      end(execution, "Lost")
-      return false
-    }
+    const stored = yield* lock(
+      id,
+      Effect.tap(store(execution, outcome), (stored) =>
+        Effect.sync(() => {
+          if (stored !== undefined) executions.delete(id)
+        })
+      )
+    )
+    if (stored === undefined) return false
     Deferred.doneUnsafe(execution.settled, stored.outcome)
-    yield* records.insist(execution, finishing.wrapUp(execution.id, execution.stored, stored.state)).pipe(
-      Effect.andThen(worker.unmark(execution.slot, execution.id)),
+    const unmark = Effect.suspend(() => (executions.has(id) ? Effect.void : leaving.unmark(id, execution.held)))
+    yield* records.insist(execution, finishing.wrapUp(id, execution.stored, stored.state)).pipe(
+      Effect.andThen(lock(id, unmark)),
       Effect.catchCause((cause) => Effect.logWarning("A complete workflow is tidied up later", cause))
     )
-    executions.delete(execution.id)
+    // A wake that came before the defect was stored counts.
+    if (stored.state.state === "died" && takeWake(execution, false)) yield* finishing.again(id)
     return true
   })
 
@@ -152,6 +159,7 @@ export const makeRunning = (
         const { failed = false } = outcome.value
         if (takeWake(execution, failed)) continue
         if (yield* lock(execution.id, suspend(execution, outcome, failed))) return true
+      } else if (Exit.isFailure(outcome) && takeWake(execution, false)) {
       } else if (yield* complete(execution, outcome)) return true
     }
     return false

@@ -5,6 +5,7 @@ import type * as Schedule from "effect/Schedule"
 import * as WorkflowEngine from "effect/workflow/WorkflowEngine"
 import type { StorageBackend } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
+import type { StorageKey } from "../../StorageKey.ts"
 import type { Agenda } from "./agenda.ts"
 import { type Execution, type Registered, runningIn } from "./execution.ts"
 import type { Names } from "./names.ts"
@@ -33,6 +34,8 @@ export interface Shared {
   readonly fork: (effect: Effect.Effect<unknown>) => unknown
   /** Runs an effect that goes on if its caller is interrupted: what it has begun in the storage, it must end. */
   readonly apart: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
+  /** Has the part of the agenda in which an entry is looked at again at a time at the latest. */
+  readonly lookBy: (entry: StorageKey, atMillis: number) => void
   /** Repeats until there is an answer. If a run's writes get none, its worker loses its lease. */
   readonly untilAnswered: Schedule.Schedule<unknown>
 }

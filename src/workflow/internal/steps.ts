@@ -23,12 +23,7 @@ const lastMillis = Number.MAX_SAFE_INTEGER
 
 type Encoded = WorkflowEngine.Encoded
 
-export const makeSteps = (
-  shared: Shared,
-  taker: Taker,
-  wakes: Wakes,
-  lookAt: (executionId: string, atMillis: number) => void
-) => {
+export const makeSteps = (shared: Shared, taker: Taker, wakes: Wakes) => {
   const { agenda, clock, executions, lock, names, records } = shared
   const write = makeStepWrites(shared)
 
@@ -129,13 +124,20 @@ export const makeSteps = (
     const execution = runningIn(executions, executionId)
     if (execution === undefined) return yield* leave(undefined)
     const { id } = names.keyOf(executionId, ids.clock(name))
-    if (execution.steps.has(id)) return
-    const atMillis = Math.min(lastMillis, Math.ceil(clock.currentTimeMillisUnsafe() + Duration.toMillis(duration)))
+    const stored = execution.steps.get(id)
+    const now = clock.currentTimeMillisUnsafe()
+    const atMillis =
+      stored === undefined
+        ? Math.min(lastMillis, Math.ceil(now + Duration.toMillis(duration)))
+        : Stored.clock.decode(stored).atMillis
+    // Another worker, whose clock is ahead, may have taken the sleep for over and removed its entry.
+    if (stored !== undefined && (atMillis <= now || execution.sleeps.has(name))) return
     const { worker } = execution.state
     const entry = { executionId, workflow: workflow._tag, what: `clock/${name}`, atMillis, ...(worker && { worker }) }
     yield* Effect.orDie(records.insist(execution, agenda.put(entry)))
-    yield* Effect.orDie(writeStep(execution, id, Stored.clock.encode({ atMillis })))
-    lookAt(executionId, atMillis)
+    execution.sleeps.add(name)
+    if (stored === undefined) yield* Effect.orDie(writeStep(execution, id, Stored.clock.encode({ atMillis })))
+    shared.lookBy(names.entry(executionId, entry.what), atMillis)
   })
 
   return { activityExecute, deferredResult, deferredDone, scheduleClock }

@@ -54,7 +54,6 @@ export type Entry = typeof Entry.Type
 
 const Clock = Schema.Struct({ atMillis: Schema.Finite })
 const Interrupt = Schema.Struct({ unsafe: Schema.Boolean })
-const Mark = Schema.Struct({ workflow: Schema.String })
 
 const Step = Schema.Struct({
   exit: Schema.optionalKey(Schema.Unknown),
@@ -64,8 +63,16 @@ const Step = Schema.Struct({
 /** Records that do not decode were written by another program, or by a later version of this one. */
 const json = <A>(schema: Schema.Codec<A, unknown>) => {
   const codec = Schema.fromJsonString(Schema.toCodecJson(schema))
-  const [decode, encode] = [Schema.decodeSync(codec), Schema.encodeSync(codec)]
-  return { decode: (record: { readonly data: string }) => decode(record.data), encode }
+  const [decode, encode, decodeOption] = [
+    Schema.decodeSync(codec),
+    Schema.encodeSync(codec),
+    Schema.decodeOption(codec)
+  ]
+  return {
+    decode: (record: { readonly data: string }) => decode(record.data),
+    decodeOption: (record: { readonly data: string }) => decodeOption(record.data),
+    encode
+  }
 }
 
 export const execution = json(Execution)
@@ -73,7 +80,6 @@ export const run = json(Run)
 export const entry = json(Entry)
 export const clock = json(Clock)
 export const interrupt = json(Interrupt)
-export const mark = json(Mark)
 const step = json(Step)
 
 // -----------------------------------------------------------------------------

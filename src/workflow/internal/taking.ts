@@ -44,12 +44,13 @@ export type Taker = ReturnType<typeof makeTaking>
 export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: Execution) => Effect.Effect<void>) => {
   const { agenda, backend, executions, names, records, registered, worker } = shared
 
-  const start = (execution: Execution): void => {
+  const start = Effect.fnUntraced(function* (execution: Execution) {
     executions.set(execution.id, execution)
-    // Its workflow's Layer may have been closed meanwhile.
+    // Meanwhile the lease may have been lost, or the workflow's Layer closed.
+    if (!(worker.isOwn(execution.held) && (yield* worker.isHolding))) end(execution, "Lost")
     if (registered.get(execution.stored.workflow) !== execution.of) end(execution, "Stopped")
     shared.fork(drive(execution))
-  }
+  })
 
   const loadSteps = (execution: Execution) =>
     Effect.orDie(
@@ -72,13 +73,13 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
   /** Takes an execution that this process ran last: if nothing came meanwhile, it knows all its steps. */
   const takeAgain = Effect.fnUntraced(function* (execution: Execution, stepOver: StepOver | undefined) {
     const held = yield* worker.held
-    if (held.slot !== execution.slot) return false
-    yield* worker.mark(held.slot, execution.id, execution.stored.workflow)
+    if (held.slot !== execution.held.slot || held.token !== execution.held.token) return false
+    yield* worker.mark(held, execution.id)
     const nothingCame: Step = { _tag: "Check", id: ids.inbox, expected: execution.inbox ?? 0 }
     const step = stepOver?.(execution.steps.get(ids.interrupt))
     const begun = yield* begin(execution, held, step === undefined ? [nothingCame] : [nothingCame, step])
     if (begun._tag !== "Landed") {
-      yield* worker.unmark(held.slot, execution.id)
+      yield* leaving.unmark(execution.id, held)
       return false
     }
     for (const record of begun.records) if (record !== undefined) addStep(execution, record)
@@ -86,7 +87,7 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
     if (step !== undefined && !execution.steps.has(step.id)) yield* loadSteps(execution)
     execution.idleSinceMillis = undefined
     execution.settled = Deferred.makeUnsafe()
-    start(execution)
+    yield* start(execution)
     return true
   })
 
@@ -97,7 +98,8 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
     if (run.state === "complete") return "Complete"
     // What runs in this process's name, and not in this process, was left by a request whose answer was lost.
     const isOwn = held !== undefined && held.slot === run.worker?.slot && held.token === run.worker.token
-    if (run.state === "running" && !isOwn) return "Elsewhere"
+    const isDead = run.worker !== undefined && worker.isDead(run.worker)
+    if (run.state === "running" && !isOwn && !isDead) return "Elsewhere"
     return isWanted(run, wish, versionOf(seen.inbox), versionOf(seen.resumes)) ? undefined : "Idle"
   }
 
@@ -114,12 +116,12 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       const stored = Stored.execution.decode(seen.execution)
       const of = registered.get(stored.workflow)
       if (of === undefined || held === undefined) return "Unregistered"
-      yield* worker.mark(held.slot, executionId, stored.workflow)
+      yield* worker.mark(held, executionId)
       const execution = makeExecution({
         id: executionId,
         of,
         stored,
-        slot: held.slot,
+        held,
         run: seen.run,
         state: Stored.run.decode(seen.run),
         inbox: seen.inbox,
@@ -129,10 +131,10 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       const begun = yield* begin(execution, held, stepOver === undefined ? [] : [stepOver(seen.interrupt)])
       if (begun._tag === "Landed") {
         yield* loadSteps(execution)
-        start(execution)
+        yield* start(execution)
         return "Taken"
       }
-      yield* worker.unmark(held.slot, executionId)
+      yield* leaving.unmark(executionId, held)
       if (begun._tag === "Refused") return "Refused"
     }
   })
@@ -184,12 +186,12 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
   })
 
   /** After a lost answer: the execution may have been created in this process's name. */
-  const findOut = (executionId: string, slot: number) =>
+  const findOut = (executionId: string, held: Stored.Worker) =>
     shared.fork(
       shared.lock(executionId, take(executionId, "news")).pipe(
         Effect.retry({ schedule: shared.untilAnswered }),
         Effect.flatMap((taking) =>
-          taking === "Taken" || taking === "Running" ? Effect.void : worker.unmark(slot, executionId)
+          taking === "Taken" || taking === "Running" ? Effect.void : leaving.unmark(executionId, held)
         ),
         Effect.ignore
       )
@@ -203,23 +205,23 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       if (executions.has(executionId)) return
       const held = yield* worker.held
       const state = runBy(never, held)
-      yield* worker.mark(held.slot, executionId, stored.workflow)
+      yield* worker.mark(held, executionId)
       const created = yield* Effect.onError(createRecords(executionId, stored, state), () =>
-        Effect.sync(() => findOut(executionId, held.slot))
+        Effect.sync(() => findOut(executionId, held))
       )
-      if (created === undefined) return yield* worker.unmark(held.slot, executionId)
+      if (created === undefined) return yield* leaving.unmark(executionId, held)
       const execution = makeExecution({
         id: executionId,
         of,
         stored,
-        slot: held.slot,
+        held,
         state,
         resumes: 0,
         isReplay: false,
         ...created
       })
       if (created.inbox !== undefined) yield* loadSteps(execution)
-      start(execution)
+      yield* start(execution)
     }),
 
     /**

@@ -1,5 +1,6 @@
 /** How an execution gets to know that something has happened: at once if it runs here, and by the agenda if not. */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import { fnv1a } from "../../internal/fnv1a.ts"
 import type { VersionedRecord } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
@@ -7,8 +8,9 @@ import { monotonicMillis } from "../../update/retry.ts"
 import type { Sighting } from "./agenda.ts"
 import { addStep, type Execution, isRunning, runningIn, type WakeMode, wakeAgain } from "./execution.ts"
 import { clockDeferred, ids, removal } from "./names.ts"
+import type { Removing } from "./removing.ts"
 import type { Shared } from "./shared.ts"
-import * as Stored from "./stored.ts"
+import type * as Stored from "./stored.ts"
 import type { Taker } from "./taking.ts"
 
 /** What is sent to an execution from outside. */
@@ -32,10 +34,12 @@ const encoder = new TextEncoder()
 
 export type Wakes = ReturnType<typeof makeWakes>
 
-export const makeWakes = (shared: Shared, taker: Taker, concurrency: number) => {
+export const makeWakes = (shared: Shared, taker: Taker, removing: Removing, concurrency: number) => {
   const { agenda, clock, executions, lock, records, registered, worker } = shared
   /** The executions that were found in the agenda, and that may run here. */
   const taken = new Set<string>()
+  /** The entries that are being handled. */
+  const handling = new Set<string>()
   /** Whether some were left in the agenda, since too many ran. */
   let hasLeft = false
 
@@ -108,41 +112,9 @@ export const makeWakes = (shared: Shared, taker: Taker, concurrency: number) => 
     }
     // What the entry points to may be written any moment.
     if (taking !== "Complete" && !isClock && !isStale) return lookAgain(sighting)
-    if (taking === "Absent" && isUncounted) yield* removeLater(sighting.entry)
+    if (taking === "Absent" && isUncounted) yield* removing.removeLater(sighting.entry)
     return yield* done
   })
-
-  /** Has an execution removed as long from now as a complete one is kept. */
-  const removeLater = ({ executionId, workflow }: Stored.Entry) => {
-    const atMillis = clock.currentTimeMillisUnsafe() + shared.retentionMillis
-    return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: removal, atMillis }) : Effect.void
-  }
-
-  const handleRemoval = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
-    const { execution, run } = yield* records.read(entry.executionId)
-    const parent = execution === undefined ? undefined : Stored.execution.decode(execution).parent
-    // A parent that runs again asks for the result again.
-    if (parent !== undefined && (yield* isGoingOn(parent.executionId))) yield* removeLater(entry)
-    else if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
-    return yield* agenda.remove(record)
-  })
-
-  const isGoingOn = (executionId: string) =>
-    Effect.map(records.get(executionId, ids.run), (run) => run !== undefined && !Stored.isOver(Stored.run.decode(run)))
-
-  /** Whether an execution is over. One that died may be resumed, so that is ruled out first. */
-  const isForGood = (record: VersionedRecord): Effect.Effect<boolean, Backend | CapacityExceeded> => {
-    const run = Stored.run.decode(record)
-    if (run.state !== "died") return Effect.succeed(run.state === "complete")
-    return shared.backend.putIfVersion(record.key, Stored.run.encode({ ...run, state: "complete" }), record).pipe(
-      Effect.as(true),
-      Effect.catchTags({
-        VersionConflict: () => Effect.succeed(false),
-        RecordNotFound: () => Effect.succeed(false),
-        InvalidData: Effect.die
-      })
-    )
-  }
 
   /** The worker that an execution falls to: those that are alive get like shares. */
   const fallsTo = (executionId: string): number | undefined => {
@@ -154,6 +126,10 @@ export const makeWakes = (shared: Shared, taker: Taker, concurrency: number) => 
         undefined
       )
   }
+
+  /** An execution whose records can't be reached keeps no other waiting. */
+  const limited = <E>(handled: Effect.Effect<number | undefined, E>) =>
+    Effect.map(Effect.timeoutOption(handled, shared.leaseMillis), Option.getOrUndefined)
 
   const countTaken = (): number => {
     for (const id of taken) if (runningIn(executions, id) === undefined) taken.delete(id)
@@ -187,13 +163,19 @@ export const makeWakes = (shared: Shared, taker: Taker, concurrency: number) => 
     handle: (sighting: Sighting): Effect.Effect<number | undefined, Backend | CapacityExceeded> =>
       Effect.suspend(() => {
         const { atMillis, executionId, what, workflow } = sighting.entry
-        if (what === removal) return handleRemoval(sighting)
+        if (what === removal) return limited(removing.handle(sighting))
         if (!registered.has(workflow)) return Effect.undefined
         const waitMillis = leaveMillis - (monotonicMillis(clock) - sighting.sinceMillis)
         const isOwn = executions.has(executionId) || worker.isOwnSlot(fallsTo(executionId))
         if (atMillis === undefined && !isOwn && waitMillis > 0) return Effect.succeed(waitMillis)
-        if (isFull(executionId)) return Effect.undefined
-        return shared.apart(lock(executionId, handleWake(sighting)))
+        const { id } = sighting.record.key
+        if (isFull(executionId) || handling.has(id)) return Effect.undefined
+        handling.add(id)
+        const handled = Effect.ensuring(
+          lock(executionId, handleWake(sighting)),
+          Effect.sync(() => handling.delete(id))
+        )
+        return limited(shared.apart(handled))
       })
   }
 }

@@ -5,14 +5,15 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as FiberMap from "effect/FiberMap"
 import type * as Scope from "effect/Scope"
 import * as Lease from "../../Lease.ts"
 import * as LeaseRecord from "../../lease/stored.ts"
 import { StorageBackend, type VersionedRecord } from "../../StorageBackend.ts"
 import type { Backend, CapacityExceeded } from "../../StorageError.ts"
 import type { InvalidKey } from "../../StorageKey.ts"
-import type { Names } from "./names.ts"
-import * as Stored from "./stored.ts"
+import { type Names, parseMark } from "./names.ts"
+import type * as Stored from "./stored.ts"
 
 /** How many other workers each one follows: those with the next numbers. */
 const followed = 4
@@ -27,10 +28,15 @@ export interface Held extends Stored.Worker {
   readonly lease: Lease.Lease
 }
 
+/** A slot, whether it is held or has been. */
+interface Slot extends Stored.Worker {
+  readonly isHeld: boolean
+}
+
 export interface Options {
   readonly leaseMillis: number
-  /** Puts right an execution that a dead worker has left. It may be another worker's by now. */
-  readonly recover: (executionId: string, dead: Stored.Worker) => Effect.Effect<void, Backend | CapacityExceeded>
+  /** Puts right an execution that a worker has left which held a slot before its current holder. */
+  readonly recover: (executionId: string, current: Stored.Worker) => Effect.Effect<void, Backend | CapacityExceeded>
   /** Runs while a slot is held. */
   readonly whileHeld: Effect.Effect<void>
   /** Runs if the lease is lost: others may have the executions by now. */
@@ -46,8 +52,8 @@ export const makeWorker = Effect.fnUntraced(function* (
   const backend = yield* StorageBackend
   let held = Deferred.makeUnsafe<Held>()
   let own: Held | undefined
-  /** The workers that hold their slots, by their numbers, as of the last look. */
-  let alive = new Map<number, number>()
+  /** The slots as of the last look, by their numbers. */
+  let slots = new Map<number, Slot>()
 
   const tryAcquire = (slot: number) =>
     Effect.provideService(
@@ -70,14 +76,15 @@ export const makeWorker = Effect.fnUntraced(function* (
     } while (cursor !== undefined)
   })
 
-  const recoverOne = (mark: VersionedRecord, dead: Stored.Worker) =>
-    Effect.andThen(
-      recover(mark.key.id, dead),
-      Effect.catchTags(backend.deleteIfVersion(mark.key, mark), {
-        VersionConflict: () => Effect.void,
-        RecordNotFound: () => Effect.void
-      })
-    ).pipe(Effect.catchCause((cause) => Effect.logWarning(`Could not put right the execution ${mark.key.id}`, cause)))
+  /** Puts one execution right, and removes its mark. If that takes long, the mark is for the next look. */
+  const recoverOne = (mark: VersionedRecord, current: Stored.Worker) => {
+    const { executionId, token } = parseMark(mark.key.id)
+    if (token >= current.token) return Effect.void
+    return Effect.andThen(recover(executionId, current), backend.delete(mark.key)).pipe(
+      Effect.timeoutOption(leaseMillis),
+      Effect.catchCause((cause) => Effect.logWarning(`Could not put right the execution ${executionId}`, cause))
+    )
+  }
 
   /** Takes the first slot that is free. */
   const acquire: Effect.Effect<Held, InvalidKey | CapacityExceeded | Backend, Scope.Scope> = Effect.gen(function* () {
@@ -87,6 +94,7 @@ export const makeWorker = Effect.fnUntraced(function* (
     }
   })
 
+  /** Takes the slot of a worker that is dead, and leaves it free. */
   const takeOver = (slot: number) =>
     tryAcquire(slot).pipe(
       Effect.flatMap(({ token }) => recoverAll(slot, token)),
@@ -94,46 +102,62 @@ export const makeWorker = Effect.fnUntraced(function* (
       Effect.scoped
     )
 
-  let looks = 0
-  const follow = Effect.fnUntraced(function* (own: number) {
+  /** All slots that have ever been held. */
+  const look = Effect.gen(function* () {
     const { records } = yield* Effect.catchTag(
       backend.listByPrefix(names.leases, { limit: 1000 }),
       "InvalidCursor",
       Effect.die
     )
-    const slots = yield* Effect.forEach(records, (record) =>
-      Effect.map(LeaseRecord.decode(record), ({ holder, token }) => ({
-        slot: Number(record.key.id.slice("lease/".length)),
-        token,
-        isHeld: holder !== null
-      }))
+    const found = yield* Effect.forEach(records, (record) =>
+      Effect.match(LeaseRecord.decode(record), {
+        onSuccess: ({ holder, token }) => [
+          { slot: Number(record.key.id.slice("lease/".length)), token, isHeld: holder !== null }
+        ],
+        onFailure: (): ReadonlyArray<Slot> => []
+      })
     )
-    alive = new Map(slots.filter(({ isHeld }) => isHeld).map(({ slot, token }) => [slot, token]))
+    return found.flat()
+  })
+
+  let looks = 0
+  const follow = Effect.fnUntraced(function* ({ slot: own, token }: Held, takingOver: FiberMap.FiberMap<number>) {
+    slots = new Map((yield* look).map((found) => [found.slot, found]))
     const sweeps = looks++ % sweepEvery === sweepEvery - 1
-    const others = slots
+    const others = Array.from(slots.values())
       .filter(({ isHeld, slot }) => slot !== own && (isHeld || sweeps))
       .map(({ slot }) => slot)
       .sort((a, b) => a - b)
     const next = [...others.filter((slot) => slot > own), ...others.filter((slot) => slot < own)]
-    yield* Effect.forEach(sweeps ? next : next.slice(0, followed), takeOver, { concurrency, discard: true })
+    const run = (slot: number, effect: Effect.Effect<void, unknown>) =>
+      FiberMap.run(
+        takingOver,
+        slot,
+        Effect.catchCause(effect, (cause) => Effect.logWarning(`Worker ${slot} could not be followed`, cause)),
+        { onlyIfMissing: true }
+      )
+    for (const slot of sweeps ? next : next.slice(0, followed)) yield* run(slot, takeOver(slot))
+    if (sweeps) yield* run(own, recoverAll(own, token))
   })
 
-  const followAll = (own: number) =>
-    follow(own).pipe(
+  const followAll = Effect.fnUntraced(function* (held: Held) {
+    const takingOver = yield* FiberMap.make<number>()
+    yield* FiberMap.run(takingOver, held.slot, recoverAll(held.slot, held.token))
+    yield* follow(held, takingOver).pipe(
       Effect.catchCause((cause) => Effect.logWarning("Other workers could not be followed", cause)),
       Effect.delay(leaseMillis / 4),
       Effect.forever
     )
+  }, Effect.scoped)
 
   const work = Effect.gen(function* () {
     const taken = yield* acquire
-    yield* recoverAll(taken.slot, taken.token)
-    alive.set(taken.slot, taken.token)
+    slots.set(taken.slot, { slot: taken.slot, token: taken.token, isHeld: true })
     own = taken
     Deferred.doneUnsafe(held, Effect.succeed(taken))
     yield* Effect.raceFirst(
       Effect.flip(taken.lease.lost),
-      Effect.all([followAll(taken.slot), whileHeld], { concurrency: "unbounded", discard: true })
+      Effect.all([followAll(taken), whileHeld], { concurrency: "unbounded", discard: true })
     )
     held = Deferred.makeUnsafe()
     own = undefined
@@ -154,7 +178,13 @@ export const makeWorker = Effect.fnUntraced(function* (
     held: Effect.suspend(() => Deferred.await(held)),
 
     /** Whether a worker held its slot when this one looked last. */
-    isAlive: ({ slot, token }: Stored.Worker) => alive.get(slot) === token,
+    isAlive: ({ slot, token }: Stored.Worker) => slots.get(slot)?.token === token && slots.get(slot)?.isHeld === true,
+
+    /** Whether a worker can't run anything any more: it has released its slot, or another one has held it since. */
+    isDead: ({ slot, token }: Stored.Worker) => {
+      const found = slots.get(slot)
+      return found !== undefined && (found.token > token || (found.token === token && !found.isHeld))
+    },
 
     /** Whether the lease is still held, by this process's clocks: they tell before any timer does. */
     isHolding: Effect.suspend(() =>
@@ -167,14 +197,16 @@ export const makeWorker = Effect.fnUntraced(function* (
     isOwnSlot: (slot: number | undefined) => own !== undefined && own.slot === slot,
 
     /** The workers that are alive. */
-    alive: () => Array.from(alive.keys()),
+    alive: () => Array.from(slots.values()).flatMap(({ isHeld, slot }) => (isHeld ? [slot] : [])),
 
-    mark: (slot: number, executionId: string, workflow: string) =>
-      Effect.suspend(() => backend.put(names.mark(slot, executionId), Stored.mark.encode({ workflow }))).pipe(
-        Effect.catchTag("InvalidData", Effect.die)
+    mark: (held: Stored.Worker, executionId: string) =>
+      Effect.catchTag(
+        Effect.suspend(() => backend.put(names.mark(held, executionId), "")),
+        "InvalidData",
+        Effect.die
       ),
 
-    unmark: (slot: number, executionId: string): Effect.Effect<void, Backend> =>
-      Effect.asVoid(Effect.suspend(() => backend.delete(names.mark(slot, executionId))))
+    unmark: (held: Stored.Worker, executionId: string): Effect.Effect<void, Backend> =>
+      Effect.asVoid(Effect.suspend(() => backend.delete(names.mark(held, executionId))))
   }
 })
