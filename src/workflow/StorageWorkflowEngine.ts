@@ -1,6 +1,6 @@
 /**
- * Effect's `WorkflowEngine` on any backend. Workflows of `effect/workflow` run on it unchanged, and survive the processes
- * that run them.
+ * Effect's `WorkflowEngine` on any backend. Workflows of `effect/workflow` run on it unchanged, and survive the
+ * processes that run them.
  */
 import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
@@ -61,17 +61,17 @@ const maxOwnerBytes = StorageKey.maxOwnerBytes - 512
  * other workers.
  *
  * **Costs.** A workflow of n activities takes n + 5 requests from its start to its end: a mark before and after, the
- * creation, one for each activity, the result, and an entry for its removal, which later takes four. A durable sleep
- * takes about nine more: its entry and its clock, a suspension, and what begins the next run. On DynamoDB the creation, the
- * steps and the suspension are transactions of two or three items. A process that waits sends four requests each
- * `pollInterval`, and about seven each `leaseTtl`.
+ * creation, one for each activity, the result, and an entry for its removal, which later takes five. A durable sleep
+ * takes eight more: its entry and its clock, a suspension, and what begins the next run. On DynamoDB the creation, the
+ * steps and the suspension are transactions of two or three items. Steps that end at the same time share a commit. A
+ * process that waits sends four requests each `pollInterval` and each minute, and about seven each `leaseTtl`.
  *
  * **Waiting.** In the same process, what happens to an execution wakes it at once. In others, hints do, and on DynamoDB
  * the look each `pollInterval`. A sleep ends when the clock of the process that keeps it says so.
  *
  * Since Effect's engine has no error channel, a failure of the storage is a defect of `execute`, `poll` and so on, with
- * the `Backend` error in it. What a run writes is sent again until there is an answer. What is too large for a record is
- * a {@link RecordTooLarge}. If the owner is invalid, building the Layer fails with `InvalidKey`.
+ * the `Backend` error in it. What a run writes is sent again until there is an answer. What is too large for a record
+ * is a {@link RecordTooLarge}. If the owner is invalid, building the Layer fails with `InvalidKey`.
  *
  * @example
  * ```ts

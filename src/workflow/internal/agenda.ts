@@ -54,8 +54,8 @@ export const makeAgenda = (
     put,
 
     /**
-     * Puts an entry, and then writes what it points to. If that takes long, a worker may have removed the entry, since it
-     * pointed to nothing for so long, so it is put again.
+     * Puts an entry, and then writes what it points to. If that takes long, a worker may have removed the entry, since
+     * it pointed to nothing for so long, so it is put again.
      */
     announce: <A, E>(entry: Stored.Entry, write: Effect.Effect<A, E>) =>
       Effect.gen(function* () {

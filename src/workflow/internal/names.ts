@@ -9,6 +9,8 @@ export const agendaParts = 4
 
 const encoder = new TextEncoder()
 
+const partOf = (executionId: string): bigint => fnv1a(encoder.encode(executionId)) % BigInt(agendaParts)
+
 export type Names = ReturnType<typeof makeNames>
 
 /** The keys under an owner. Each throws `InvalidKey` if a name is no part of a key, for example if it is too long. */
@@ -19,7 +21,6 @@ export const makeNames = (owner: string) => {
     /** An execution and all that belongs to it have an owner of their own, so one commit can change them together. */
     ownerOf,
     keyOf,
-    all: (executionId: string) => StoragePrefix.makeUnsafe({ owner: ownerOf(executionId), idPrefix: "" }),
     steps: (executionId: string) => StoragePrefix.makeUnsafe({ owner: ownerOf(executionId), idPrefix: "step/" }),
 
     /** The leases of the workers. */
@@ -41,7 +42,7 @@ export const makeNames = (owner: string) => {
      */
     entry: (executionId: string, what: string, atMillis?: number) =>
       StorageKey.makeUnsafe({
-        owner: `${owner}/${what === removal ? "removals" : "agenda"}/${fnv1a(encoder.encode(executionId)) % BigInt(agendaParts)}`,
+        owner: `${owner}/${what === removal ? "removals" : "agenda"}/${partOf(executionId)}`,
         id: `${atMillis === undefined ? now : `at/${String(atMillis).padStart(16, "0")}/`}${executionId}/${what}`
       })
   }

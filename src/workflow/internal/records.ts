@@ -156,32 +156,37 @@ export const makeRecords = (backend: StorageBackend["Service"], names: Names) =>
         Effect.catch((error) => (isTooLarge(error) ? Effect.fail(error) : Effect.succeed(lost)))
       ),
 
-    /** Removes an execution with all that belongs to it, in steps of a hundred records, and its own records last. */
-    removeAll: (executionId: string): Effect.Effect<void, Backend> =>
-      Effect.gen(function* () {
-        const removed = (records: ReadonlyArray<VersionedRecord>) =>
-          backend.commit(
-            names.ownerOf(executionId),
-            records.map((record) => ({ _tag: "Remove", id: record.key.id, expected: record }))
-          )
-        for (;;) {
-          const { records } = yield* backend.listByPrefix(names.steps(executionId), { limit: maxCommitSteps })
-          if (records.length === 0) break
-          yield* removed(records)
+    /**
+     * Removes an execution with all that belongs to it, in steps of a hundred records, and its own records last.
+     * Returns false if a record has changed meanwhile.
+     */
+    removeAll: (executionId: string, { execution, inbox, resumes, run }: Seen): Effect.Effect<boolean, Backend> => {
+      const remove = (records: ReadonlyArray<VersionedRecord | undefined>) => {
+        const steps = records.flatMap((record) =>
+          record === undefined ? [] : [{ _tag: "Remove", id: record.key.id, expected: record } as const]
+        )
+        return steps.length === 0 ? Effect.void : backend.commit(names.ownerOf(executionId), steps)
+      }
+      return Effect.gen(function* () {
+        let isLast = false
+        while (!isLast) {
+          const page = yield* backend.listByPrefix(names.steps(executionId), { limit: maxCommitSteps })
+          yield* remove(page.records)
+          isLast = page.cursor === undefined
         }
-        const { records } = yield* backend.listByPrefix(names.all(executionId), { limit: maxCommitSteps })
-        if (records.length > 0) yield* removed(records)
+        yield* remove([execution, inbox, resumes, run])
+        return true
       }).pipe(
         Effect.catchTags({
-          // Another worker removes it as well.
-          VersionConflict: () => Effect.void,
-          RecordNotFound: () => Effect.void,
+          VersionConflict: () => Effect.succeed(false),
+          RecordNotFound: () => Effect.succeed(false),
           InvalidCursor: Effect.die,
           InvalidData: Effect.die,
           InvalidCommit: Effect.die,
           CapacityExceeded: Effect.die
         })
       )
+    }
   }
 }
 

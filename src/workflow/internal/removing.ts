@@ -7,6 +7,9 @@ import { ids, removal } from "./names.ts"
 import type { Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
 
+/** When a removal is tried again that another write came in between of. */
+const tryAgainMillis = 1000
+
 export type Removing = ReturnType<typeof makeRemoving>
 
 export const makeRemoving = ({ agenda, backend, clock, records, retentionMillis }: Shared) => {
@@ -16,14 +19,17 @@ export const makeRemoving = ({ agenda, backend, clock, records, retentionMillis 
     return Number.isFinite(atMillis) ? agenda.put({ executionId, workflow, what: removal, atMillis }) : Effect.void
   }
 
+  /** Handles a removal that is due. Returns after how long it is tried again, if it must be. */
   const handle = Effect.fnUntraced(function* ({ entry, record }: Sighting) {
-    const { execution, run } = yield* records.read(entry.executionId)
-    const parent = execution === undefined ? undefined : Stored.execution.decode(execution).parent
+    const seen = yield* records.read(entry.executionId)
+    const parent = seen.execution === undefined ? undefined : Stored.execution.decode(seen.execution).parent
     // An older entry may come due, of a time before it was started, or of a run that died.
-    if (run !== undefined && isKept(Stored.run.decode(run))) return yield* agenda.remove(record)
+    if (seen.run !== undefined && isKept(Stored.run.decode(seen.run))) return yield* agenda.remove(record)
+    const run = yield* ruledOut(seen.run)
+    if (run === "GoesOn") return yield* agenda.remove(record)
     // A parent that runs again asks for the result again.
     if (parent !== undefined && (yield* isGoingOn(parent.executionId))) yield* removeLater(entry)
-    else if (run === undefined || (yield* isForGood(run))) yield* records.removeAll(entry.executionId)
+    else if (!(yield* records.removeAll(entry.executionId, { ...seen, run }))) return tryAgainMillis
     return yield* agenda.remove(record)
   })
 
@@ -33,15 +39,17 @@ export const makeRemoving = ({ agenda, backend, clock, records, retentionMillis 
   const isGoingOn = (executionId: string) =>
     Effect.map(records.get(executionId, ids.run), (run) => run !== undefined && !Stored.isOver(Stored.run.decode(run)))
 
-  /** Whether an execution is over. One that died may be resumed, so that is ruled out first. */
-  const isForGood = (record: VersionedRecord): Effect.Effect<boolean, Backend | CapacityExceeded> => {
-    const run = Stored.run.decode(record)
-    if (run.state !== "died") return Effect.succeed(run.state === "complete")
+  /** The run of an execution that is over. One that died may be resumed, so that is ruled out first. */
+  const ruledOut = (
+    record: VersionedRecord | undefined
+  ): Effect.Effect<VersionedRecord | undefined | "GoesOn", Backend | CapacityExceeded> => {
+    const run = record === undefined ? undefined : Stored.run.decode(record)
+    if (record === undefined || run === undefined || run.state === "complete") return Effect.succeed(record)
+    if (run.state !== "died") return Effect.succeed("GoesOn")
     return backend.putIfVersion(record.key, Stored.run.encode({ ...run, state: "complete" }), record).pipe(
-      Effect.as(true),
       Effect.catchTags({
-        VersionConflict: () => Effect.succeed(false),
-        RecordNotFound: () => Effect.succeed(false),
+        VersionConflict: () => Effect.succeed("GoesOn" as const),
+        RecordNotFound: () => Effect.succeed("GoesOn" as const),
         InvalidData: Effect.die
       })
     )

@@ -63,9 +63,16 @@ export const makeRunning = (
     return outcome
   })
 
+  /** A result that does not encode is a defect, also for those who would not need it encoded. */
   const encode = (execution: Execution, outcome: Stored.Outcome) =>
-    Stored.encodeOutcome(execution.of.workflow, outcome).pipe(
-      Effect.catchCause((cause) => Stored.encodeOutcome(execution.of.workflow, Exit.die(Cause.squash(cause)))),
+    Effect.map(Stored.encodeOutcome(execution.of.workflow, outcome), (encoded) => ({ outcome, encoded })).pipe(
+      Effect.catchCause((cause) => {
+        const defect = Exit.succeed(new Workflow.Complete({ exit: Exit.die(Cause.squash(cause)) }))
+        return Effect.map(Stored.encodeOutcome(execution.of.workflow, defect), (encoded) => ({
+          outcome: defect,
+          encoded
+        }))
+      }),
       Effect.provideContext(execution.of.services),
       Effect.orDie
     )
@@ -80,7 +87,7 @@ export const makeRunning = (
 
   /** Suspends the execution, unless something came meanwhile. Returns whether it is suspended. */
   const suspend = Effect.fnUntraced(function* (execution: Execution, outcome: Stored.Outcome, failed: boolean) {
-    const encoded = yield* encode(execution, outcome)
+    const { encoded } = yield* encode(execution, outcome)
     while (!takeWake(execution, failed)) {
       const { epoch } = execution.state
       const { inbox, resumes } = execution
@@ -107,22 +114,23 @@ export const makeRunning = (
   /** Stores the result. Returns it, or undefined if the execution is another worker's. */
   const store = Effect.fnUntraced(function* (execution: Execution, outcome: Stored.Outcome) {
     const { epoch, worker } = execution.state
-    let final = outcome
+    let final = yield* encode(execution, outcome)
     for (;;) {
       const state: Stored.Run = {
-        state: Exit.isSuccess(final) ? "complete" : "died",
+        state: Exit.isSuccess(final.outcome) ? "complete" : "died",
         epoch,
         inbox: versionOf(execution.inbox),
         resumes: execution.resumes,
         failed: false,
         endedMillis: clock.currentTimeMillisUnsafe(),
-        outcome: yield* encode(execution, final),
+        outcome: final.encoded,
         ...(worker !== undefined && { worker })
       }
       const written = yield* Effect.result(records.fenced(execution, [], Stored.run.encode(state)))
-      if (written._tag === "Success") return written.success._tag === "Landed" ? { state, outcome: final } : undefined
+      if (written._tag === "Success")
+        return written.success._tag === "Landed" ? { state, outcome: final.outcome } : undefined
       const error = RecordTooLarge.of(execution.stored.workflow, execution.id, "result", written.failure)
-      final = Exit.succeed(new Workflow.Complete({ exit: Exit.die(error) }))
+      final = yield* encode(execution, Exit.succeed(new Workflow.Complete({ exit: Exit.die(error) })))
     }
   })
 
@@ -159,8 +167,10 @@ export const makeRunning = (
         const { failed = false } = outcome.value
         if (takeWake(execution, failed)) continue
         if (yield* lock(execution.id, suspend(execution, outcome, failed))) return true
-      } else if (Exit.isFailure(outcome) && takeWake(execution, false)) {
-      } else if (yield* complete(execution, outcome)) return true
+      } else {
+        if (Exit.isFailure(outcome) && takeWake(execution, false)) continue
+        if (yield* complete(execution, outcome)) return true
+      }
     }
     return false
   })

@@ -12,12 +12,14 @@ import * as Stored from "./stored.ts"
 
 /**
  * What came of an attempt to take an execution. It may run here already, run elsewhere, be complete, not exist, have
- * nothing to do, or be of a workflow that is not registered here. Or the step that was to be written with the taking was
- * refused.
+ * nothing to do, or be of a workflow that is not registered here. Or the step that was to be written with the taking
+ * was refused.
  */
 export type Taking = "Taken" | "Running" | "Elsewhere" | "Complete" | "Absent" | "Idle" | "Unregistered" | "Refused"
 
-/** What is taken: what waits for a worker in any case, and what is suspended if there is news, or if one asks for it. */
+/**
+ * What is taken: what waits for a worker in any case, and what is suspended if there is news, or if one asks for it.
+ */
 export type Wish = WakeMode | "news"
 
 type StepOver = (interrupt: VersionedRecord | undefined) => Step
@@ -225,8 +227,8 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
     }),
 
     /**
-     * Creates an execution, and leaves it to the workers. If it exists already, the entry stays for them to remove, since
-     * another process may have put it, too.
+     * Creates an execution, and leaves it to the workers. If it exists already, the entry stays for them to remove,
+     * since another process may have put it, too.
      */
     createElsewhere: (executionId: string, stored: Stored.Execution) =>
       agenda.announce(
