@@ -33,7 +33,7 @@ export const modes = [
   "stops after"
 ] as const
 
-export const leaseMillis = 1000
+export const leaseMillis = 1200
 export const retentionMillis = 8000
 const stopMillis = 5000
 
@@ -246,6 +246,8 @@ export interface Scenario {
 export interface Options {
   readonly victim: "worker" | "client"
   readonly fault?: Fault | undefined
+  /** A fault of the second worker. A third one comes after it. */
+  readonly secondFault?: Fault | undefined
   /** Whether the second worker is there from the start, and not only after the fault. */
   readonly isEarly: boolean
 }
@@ -262,7 +264,7 @@ const show = (exit: Exit.Exit<unknown, unknown>): string => {
 }
 
 /** Plays a scenario with one fault. Returns what is wrong. */
-export const play = Effect.fnUntraced(function* (scenario: Scenario, { fault, isEarly, victim }: Options) {
+export const play = Effect.fnUntraced(function* (scenario: Scenario, { fault, isEarly, secondFault, victim }: Options) {
   const world = yield* makeWorld
   const { wrongs } = world
   const workerFault = victim === "worker" ? fault : undefined
@@ -270,7 +272,7 @@ export const play = Effect.fnUntraced(function* (scenario: Scenario, { fault, is
   yield* TestClock.adjust(50)
   let second: Process | undefined
   const startSecond = Effect.gen(function* () {
-    second ??= yield* makeProcess(world, "second", scenario.workflows(world, "second"))
+    second ??= yield* makeProcess(world, "second", scenario.workflows(world, "second"), secondFault)
   })
   if (isEarly || scenario.isAlwaysEarly) yield* startSecond
   const client = yield* makeProcess(world, "client", none, victim === "client" ? fault : undefined)
@@ -278,7 +280,11 @@ export const play = Effect.fnUntraced(function* (scenario: Scenario, { fault, is
   yield* TestClock.adjust(50)
   const victimProcess = victim === "worker" ? worker : client
 
-  const isOver = Effect.map(runOf(world, scenario.executionId), (run) => run?.state === "complete")
+  let third: Process | undefined
+  const isOver = Effect.gen(function* () {
+    if (second?.isHit()) third ??= yield* makeProcess(world, "third", scenario.workflows(world, "second"))
+    return (yield* runOf(world, scenario.executionId))?.state === "complete"
+  })
   for (const [index, action] of scenario.actions.entries()) {
     if (action.when !== undefined) {
       yield* turnUntil(Effect.orElseSucceed(action.when(world), () => false), 500)
@@ -319,8 +325,9 @@ export const play = Effect.fnUntraced(function* (scenario: Scenario, { fault, is
   for (const name of world.begun) counts.set(name, (counts.get(name) ?? 0) + 1)
   const isHarmless = fault === undefined || /loses|drops|throttled/.test(fault.mode)
   for (const [name, count] of counts) {
-    if (count > (isHarmless ? 1 : 2) + (scenario.extra ?? 0)) wrongs.push(`${name} began ${count} times`)
+    if (count > (isHarmless ? 1 : secondFault === undefined ? 2 : 3) + (scenario.extra ?? 0)) wrongs.push(`${name} began ${count} times`)
   }
+  if (secondFault !== undefined) third ??= yield* makeProcess(world, "third", scenario.workflows(world, "second"))
   // Whatever is wrong with its end, all must be gone in time.
   yield* startSecond
   const isEmpty = Effect.map(leftOf(world), (left) => left.length === 0)
