@@ -101,6 +101,9 @@ export const makeExecution = (
 
 /** Begins a run: each has a scope of its own, so that a replay makes its compensations anew. */
 export const nextInstance = (execution: Execution): WorkflowEngine.WorkflowInstance["Service"] => {
+  // What the runs before waited for is kept by their finalizers, for as long as the execution runs.
+  execution.instance.awaitedDeferreds.clear()
+  execution.instance.completedDeferreds.clear()
   execution.instance = WorkflowEngine.WorkflowInstance.initial(execution.of.workflow, execution.id, {
     scope: Scope.forkUnsafe(execution.scope)
   })

@@ -103,7 +103,8 @@ export const makeWakes = (shared: Shared, taker: Taker, removing: Removing, conc
     // What was stored, and then not counted since its sender died, has been seen by no run.
     const isUncounted = isStale && fact !== undefined && (yield* records.get(executionId, fact)) !== undefined
     const isClock = what.startsWith("clock/")
-    const taking = yield* taker.take(executionId, isClock || isUncounted ? "automatic" : "news")
+    const wish = isUncounted && what === "interrupt" ? "explicit" : isClock || isUncounted ? "automatic" : "news"
+    const taking = yield* taker.take(executionId, wish)
     if (taking === "Elsewhere" || taking === "Unregistered") return undefined
     if (taking === "Taken") {
       taken.add(executionId)
@@ -112,7 +113,11 @@ export const makeWakes = (shared: Shared, taker: Taker, removing: Removing, conc
     }
     // What the entry points to may be written any moment.
     if (taking !== "Complete" && !isClock && !isStale) return lookAgain(sighting)
-    if (taking === "Absent" && isUncounted) yield* removing.removeLater(sighting.entry)
+    if (taking === "Absent" && isUncounted) {
+      // Whoever starts the execution looks for it then.
+      yield* records.count(executionId, ids.inbox)
+      yield* removing.removeLater(sighting.entry)
+    }
     return yield* done
   })
 
