@@ -64,6 +64,8 @@ export interface Execution {
   instance: WorkflowEngine.WorkflowInstance["Service"]
   /** The sleeps whose entries this process has put. */
   readonly sleeps: Set<string>
+  /** Whether the workflow's body has ended in this run, and its finalizers are at work. */
+  isEnding: boolean
   /** Whether it has run before, here or elsewhere. */
   isReplay: boolean
   /** The deferreds that this run has found not to be completed. Only their completions interrupt it. */
@@ -91,6 +93,7 @@ export const makeExecution = (
     scope,
     instances: new Set(),
     instance: WorkflowEngine.WorkflowInstance.initial(parts.of.workflow, parts.id, { scope }),
+    isEnding: false,
     missed: new Set(),
     sleeps: new Set(),
     fiber: undefined,
@@ -110,6 +113,7 @@ export const nextInstance = (execution: Execution): WorkflowEngine.WorkflowInsta
   execution.isReplay ||= execution.instances.size > 0
   execution.instances.add(execution.instance)
   execution.missed.clear()
+  execution.isEnding = false
   return execution.instance
 }
 

@@ -1,5 +1,9 @@
-/** What remains to be done for an execution that is complete, or that a dead worker has left. */
+/** What remains to be done for an execution that is complete, or that its worker has left. */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import * as Workflow from "effect/workflow/Workflow"
 import { type Execution, wakeAgain } from "./execution.ts"
 import type { Leaving } from "./leaving.ts"
 import { removal } from "./names.ts"
@@ -9,11 +13,9 @@ import type { Taker, Wish } from "./taking.ts"
 
 export type Finishing = ReturnType<typeof makeFinishing>
 
-export const makeFinishing = (
-  { agenda, clock, executions, lock, lookBy, names, records, retentionMillis }: Shared,
-  leaving: Leaving,
-  taker: Taker
-) => {
+export const makeFinishing = (shared: Shared, leaving: Leaving, taker: Taker) => {
+  const { agenda, clock, executions, lock, lookBy, names, records, retentionMillis, untilAnswered } = shared
+
   const wake = (executionId: string, wish: Wish) =>
     lock(
       executionId,
@@ -47,6 +49,18 @@ export const makeFinishing = (
     lookBy(names.entry(executionId, removal), atMillis)
   })
 
+  const recover = Effect.fnUntraced(function* (executionId: string, isDead: (worker: Stored.Worker) => boolean) {
+    for (;;) {
+      const { execution, run } = yield* records.read(executionId)
+      if (execution === undefined || run === undefined) return
+      const [stored, state] = [Stored.execution.decode(execution), Stored.run.decode(run)]
+      if (Stored.isOver(state)) return yield* wrapUp(executionId, stored, state)
+      const isLeft = state.state === "running" && state.worker !== undefined && isDead(state.worker)
+      // What the dead worker sent may land meanwhile.
+      if (!isLeft || (yield* leaving.publish(executionId, stored.workflow, run, state))) return
+    }
+  })
+
   return {
     wrapUp,
 
@@ -54,17 +68,23 @@ export const makeFinishing = (
     again: (executionId: string) => Effect.ignore(wake(executionId, "explicit")),
 
     /** Puts right what a worker has left of an execution before another one took its slot. */
-    recover: Effect.fnUntraced(function* (executionId: string, current: Stored.Worker) {
-      for (;;) {
-        const { execution, run } = yield* records.read(executionId)
-        if (execution === undefined || run === undefined) return
-        const [stored, state] = [Stored.execution.decode(execution), Stored.run.decode(run)]
-        if (Stored.isOver(state)) return yield* wrapUp(executionId, stored, state)
-        const isLeft =
-          state.state === "running" && state.worker?.slot === current.slot && state.worker.token < current.token
-        // What the dead worker sent may land meanwhile.
-        if (!isLeft || (yield* leaving.publish(executionId, stored.workflow, run, state))) return
-      }
+    recover: (executionId: string, current: Stored.Worker) =>
+      recover(executionId, ({ slot, token }) => slot === current.slot && token < current.token),
+
+    /** Gives an execution that has ended here to the other workers, if it is still this process's. */
+    abandon: Effect.fnUntraced(function* (execution: Execution) {
+      const { held, id, run, state, stored } = execution
+      yield* Scope.close(execution.scope, Exit.void)
+      if (executions.get(id) === execution) executions.delete(id)
+      const handOver = Effect.gen(function* () {
+        const isPublished = yield* leaving.publish(id, stored.workflow, run, state)
+        // A write whose answer was lost may have landed, also the result.
+        if (!isPublished) yield* recover(id, ({ slot, token }) => slot === held.slot && token === held.token)
+        yield* leaving.unmarkOnce(id, held)
+      })
+      const handed = yield* Effect.exit(lock(id, handOver))
+      Deferred.doneUnsafe(execution.settled, Exit.succeed(new Workflow.Suspended({})))
+      if (Exit.isFailure(handed)) yield* Effect.ignore(Effect.retry(lock(id, handOver), { schedule: untilAnswered }))
     })
   }
 }

@@ -3,7 +3,6 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import * as Workflow from "effect/workflow/Workflow"
 import type { VersionedRecord } from "../../StorageBackend.ts"
 import { monotonicMillis } from "../../update/retry.ts"
 import { type End, type Execution, end, isRunning, runningIn } from "./execution.ts"
@@ -52,17 +51,6 @@ export const makeLeaving = (shared: Shared) => {
       })
     )
 
-  /** Gives an execution that has ended here to the other workers, if it is still this process's. */
-  const abandon = Effect.fnUntraced(function* (execution: Execution) {
-    const { held, id, run, state, stored } = execution
-    yield* Scope.close(execution.scope, Exit.void)
-    if (executions.get(id) === execution) executions.delete(id)
-    const handOver = lock(id, Effect.andThen(publish(id, stored.workflow, run, state), unmarkOnce(id, held)))
-    const handed = yield* Effect.exit(handOver)
-    Deferred.doneUnsafe(execution.settled, Exit.succeed(new Workflow.Suspended({})))
-    if (Exit.isFailure(handed)) yield* Effect.ignore(Effect.retry(handOver, { schedule: untilAnswered }))
-  })
-
   /** Closes what a suspended execution holds in this process, beside its caller: a finalizer may ask for its lock. */
   const forget = (execution: Execution): void => {
     executions.delete(execution.id)
@@ -81,7 +69,7 @@ export const makeLeaving = (shared: Shared) => {
   return {
     publish,
     unmark,
-    abandon,
+    unmarkOnce,
     forget,
 
     /** Ends all executions of a workflow that run here, or of all of them, and waits until others can take them. */
@@ -92,7 +80,7 @@ export const makeLeaving = (shared: Shared) => {
             ({ stored }) => workflow === undefined || stored.workflow === workflow
           ),
           (execution) => {
-            if (!isRunning(execution)) return forgetIf(execution, () => true)
+            if (!isRunning(execution)) return Effect.sync(() => fork(forgetIf(execution, () => true)))
             end(execution, why)
             return Effect.exit(Deferred.await(execution.settled))
           },

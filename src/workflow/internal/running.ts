@@ -163,6 +163,7 @@ export const makeRunning = (
     while (execution.end === undefined) {
       const outcome = yield* attempt(execution)
       if (execution.end !== undefined) return false
+      if (execution.instance.abandoned) continue
       if (Exit.isSuccess(outcome) && outcome.value._tag === "Suspended") {
         const { failed = false } = outcome.value
         if (takeWake(execution, failed)) continue
@@ -182,7 +183,7 @@ export const makeRunning = (
         Effect.flatMap((isDone) => {
           if (isDone) return Effect.void
           end(execution, "Lost")
-          return leaving.abandon(execution)
+          return finishing.abandon(execution)
         })
       )
   }
@@ -191,12 +192,13 @@ export const makeRunning = (
 /** Applies an interruption that is pending, as Effect's engines do. */
 const applyInterruption = (execution: Execution, instance: WorkflowEngine.WorkflowInstance["Service"]) =>
   Effect.onExit((exit: Exit.Exit<unknown, unknown>) => {
-    // From here on the compensations run, which no completion interrupts.
+    // From here on the compensations run, which nothing that happens interrupts.
+    execution.isEnding = true
     execution.missed.clear()
     const suspends = Context.get(instance.workflow.annotations, Workflow.SuspendOnFailure) && Exit.isFailure(exit)
     // A safe one takes effect only if the run would be suspended, and an unsafe one in any case.
     const applies = execution.interruptedUnsafe || instance.suspended || suspends
-    if (!execution.interrupted || execution.end !== undefined || !applies) return Effect.void
+    if (!execution.interrupted || instance.abandoned || !applies) return Effect.void
     instance.interrupted = true
     instance.suspended = false
     return Effect.withFiber((fiber) => Effect.interruptible(Fiber.interrupt(fiber)))

@@ -21,7 +21,7 @@ const longestPollMillis = 30_000
 type Encoded = WorkflowEngine.Encoded
 
 export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) => {
-  const { backend, clock, executions, lock, names, records, registered } = shared
+  const { backend, clock, executions, lock, names, records, registered, worker } = shared
   const known = new Set<string>()
   const remember = (executionId: string) => {
     if (known.size >= maxKnown) known.delete(known.values().next().value ?? "")
@@ -53,7 +53,7 @@ export const makeStarting = (shared: Shared, taker: Taker, pollMillis: number) =
     const created =
       of === undefined
         ? taker.createElsewhere(executionId, stored)
-        : lock(executionId, taker.create(executionId, of, stored))
+        : Effect.flatMap(worker.held, (held) => lock(executionId, taker.create(executionId, of, stored, held)))
     yield* answered(shared, workflow._tag, executionId, "payload")(shared.apart(created))
     remember(executionId)
   })

@@ -1,4 +1,5 @@
 /** What a run does: its activities, and the deferreds and clocks that it waits for. */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -68,6 +69,10 @@ export const makeSteps = (shared: Shared, taker: Taker, wakes: Wakes) => {
       Effect.provideService(WorkflowEngine.WorkflowInstance, inner)
     )
     if (result._tag === "Suspended") return result
+    // An activity that was cut off has no result, and runs again.
+    if (instance.abandoned && Exit.isFailure(result.exit) && Cause.hasInterruptsOnly(result.exit.cause)) {
+      return yield* leave(undefined)
+    }
     const record = yield* writeActivity(execution, activity.name, id, result.exit)
     return new Workflow.Complete({ exit: Stored.activity.decode(record) })
   })

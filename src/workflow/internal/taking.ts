@@ -12,7 +12,7 @@ import * as Stored from "./stored.ts"
 
 /**
  * What came of an attempt to take an execution. It may run here already, run elsewhere, be complete, not exist, have
- * nothing to do, or be of a workflow that is not registered here. Or the step that was to be written with the taking
+ * nothing to do, or be of a workflow that is not registered here, or this process may have no lease for the moment. Or the step that was to be written with the taking
  * was refused.
  */
 export type Taking = "Taken" | "Running" | "Elsewhere" | "Complete" | "Absent" | "Idle" | "Unregistered" | "Refused"
@@ -74,8 +74,8 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
 
   /** Takes an execution that this process ran last: if nothing came meanwhile, it knows all its steps. */
   const takeAgain = Effect.fnUntraced(function* (execution: Execution, stepOver: StepOver | undefined) {
-    const held = yield* worker.held
-    if (held.slot !== execution.held.slot || held.token !== execution.held.token) return false
+    const { held } = execution
+    if (!worker.isOwn(held)) return false
     yield* worker.mark(held, execution.id)
     const nothingCame: Step = { _tag: "Check", id: ids.inbox, expected: execution.inbox ?? 0 }
     const step = stepOver?.(execution.steps.get(ids.interrupt))
@@ -112,7 +112,7 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
   ): Effect.fn.Return<Taking, Backend | CapacityExceeded> {
     for (;;) {
       const seen = yield* records.read(executionId)
-      const held = registered.size === 0 ? undefined : yield* worker.held
+      const held = worker.current()
       const judged = judge(seen, wish, held)
       if (judged !== undefined || seen.run === undefined || seen.execution === undefined) return judged ?? "Absent"
       const stored = Stored.execution.decode(seen.execution)
@@ -203,9 +203,13 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
     take,
 
     /** Creates an execution, and runs it here. If it exists already, nothing happens. */
-    create: Effect.fnUntraced(function* (executionId: string, of: Registered, stored: Stored.Execution) {
+    create: Effect.fnUntraced(function* (
+      executionId: string,
+      of: Registered,
+      stored: Stored.Execution,
+      held: Stored.Worker
+    ) {
       if (executions.has(executionId)) return
-      const held = yield* worker.held
       const state = runBy(never, held)
       yield* worker.mark(held, executionId)
       const created = yield* Effect.onError(createRecords(executionId, stored, state), () =>

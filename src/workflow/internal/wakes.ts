@@ -48,12 +48,19 @@ export const makeWakes = (shared: Shared, taker: Taker, removing: Removing, conc
     if (execution.missed.has(deferred)) shared.fork(shared.deferredState.deferredDone(execution.id, deferred))
   }
 
+  /** Ends a run for an unsafe interruption. Its finalizers are for the next run, which no interruption is pending in. */
+  const cutOff = (execution: Execution): void => {
+    if (execution.isEnding) return
+    execution.instance.abandoned = true
+    execution.fiber?.interruptUnsafe()
+  }
+
   /** Tells a run of this process about a step that has landed. */
   const deliver = (execution: Execution, step: VersionedRecord): void => {
     const { id } = step.key
     addStep(execution, step)
     wakeAgain(execution, id === ids.interrupt ? "explicit" : "automatic")
-    if (id === ids.interrupt && execution.interruptedUnsafe) execution.fiber?.interruptUnsafe()
+    if (id === ids.interrupt && execution.interruptedUnsafe) cutOff(execution)
     if (id.startsWith(ids.deferred(""))) preempt(execution, id.slice(ids.deferred("").length))
   }
 
@@ -96,6 +103,7 @@ export const makeWakes = (shared: Shared, taker: Taker, removing: Removing, conc
     const done = agenda.remove(sighting.record)
     const running = executions.get(executionId)
     if (running !== undefined && isRunning(running)) {
+      if (running.end !== undefined) return undefined
       return (yield* absorb(running, what)) ? yield* done : lookAgain(sighting)
     }
     const fact = factOf(what)

@@ -162,7 +162,7 @@ export const makeWorker = Effect.fnUntraced(function* (
     held = Deferred.makeUnsafe()
     own = undefined
     yield* Effect.logWarning(`The lease of workflow worker ${taken.slot} was lost`)
-    yield* onLost
+    yield* Effect.timeoutOption(onLost, leaseMillis)
   }).pipe(
     Effect.scoped,
     Effect.catchCause((cause) =>
@@ -174,7 +174,9 @@ export const makeWorker = Effect.fnUntraced(function* (
     /** Works until it is interrupted. */
     run: Effect.forever(work),
 
-    /** The slot that this process holds, as soon as it does. */
+    current: (): Held | undefined => own,
+
+    /** The slot that this process holds, as soon as it does. Who waits for it must hold no lock. */
     held: Effect.suspend(() => Deferred.await(held)),
 
     /** Whether a worker held its slot when this one looked last. */
