@@ -84,7 +84,7 @@ export const makeProcess = Effect.fnUntraced(function* (world: World, workflows:
   const { backend, ...process } = over(world, makeSend(fault))
   const layer = workflows.pipe(
     Layer.provideMerge(
-      StorageWorkflowEngine.layer({ owner, leaseTtl: leaseMillis, pollInterval: 500, retention: retentionMillis })
+      StorageWorkflowEngine.layer({ owner, leaseTtl: leaseMillis, pollInterval: 2000, retention: retentionMillis })
     ),
     Layer.provide(Layer.succeed(StorageBackend.StorageBackend, backend)),
     Layer.orDie
@@ -206,7 +206,12 @@ const over = ({ keys, storage }: World, { send, ...process }: ReturnType<typeof 
   }
   const backend: Backend = {
     get: (key) => at("get", key, storage.get(key)),
-    getMany: (keys) => send(keys.some((key) => isOfExecution(key.owner)), `getMany ${keys[0]}`, storage.getMany(keys)),
+    getMany: (keys) =>
+      send(
+        keys.some((key) => isOfExecution(key.owner)),
+        `getMany ${keys[0]}`,
+        storage.getMany(keys)
+      ),
     put: (key, ...rest) => write("put", key, storage.put(key, ...rest)),
     putIfVersion: (key, ...rest) => write("putIfVersion", key, storage.putIfVersion(key, ...rest)),
     delete: (key) => at("delete", key, storage.delete(key)),

@@ -69,9 +69,11 @@ const makeCast = Effect.fnUntraced(function* (scenario: Scenario, { fault, isEar
   const faultOf = (name: Options["victim"]) => (victim === name ? fault : undefined)
   const worker = yield* makeProcess(world, scenario.workflows(world, "worker"), faultOf("worker"))
   yield* turnUntil(Effect.succeed(false), 50)
-  let second: Process | undefined
-  const startSecond = Effect.gen(function* () {
-    second ??= yield* makeProcess(world, scenario.workflows(world, "second"))
+  let hasSecond = false
+  const startSecond = Effect.suspend(() => {
+    if (hasSecond) return Effect.void
+    hasSecond = true
+    return Effect.asVoid(makeProcess(world, scenario.workflows(world, "second")))
   })
   if (isEarly || scenario.needsSecond) yield* startSecond
   const client = yield* makeProcess(world, nothing, faultOf("client"))
