@@ -35,7 +35,9 @@ export const modes = [
   /** The process is stopped for much longer than its lease. What it has sent is applied after that. */
   "stops before",
   /** The request is applied, and then the process is stopped. */
-  "stops after"
+  "stops after",
+  /** The request is applied, and its answer is lost, and so are all requests for much longer than the lease. */
+  "loses contact"
 ] as const
 
 /** What becomes of a process at one of its requests, which are counted from zero. */
@@ -132,7 +134,7 @@ type Send = <A, E>(
 const makeSend = (fault: Fault | undefined) => {
   const requests: Array<string> = []
   let [state, count] = ["well" as "well" | "hit" | "dead", 0]
-  let isStopped = false
+  let [isStopped, isCutOff] = [false, false]
 
   const stop = Effect.sync(() => {
     isStopped = true
@@ -146,6 +148,12 @@ const makeSend = (fault: Fault | undefined) => {
   /** Keeps a request until the process goes on. It is applied even if nobody waits for it any more. */
   const kept = <A, E>(request: Effect.Effect<A, E>) =>
     Effect.flatMap(Effect.forkDetach(Effect.andThen(untilGoingOn, request)), Fiber.join)
+  const cutOff = Effect.sync(() => {
+    isCutOff = true
+  })
+  const reconnect = Effect.sync(() => {
+    isCutOff = false
+  })
   const stopped = Effect.andThen(stop, Effect.forkDetach(Effect.andThen(Effect.sleep(stopMillis), goOn)))
 
   const hit = <A, E>(mode: Mode, request: Effect.Effect<A, E>): Effect.Effect<A, E | StorageError.Backend> => {
@@ -161,6 +169,11 @@ const makeSend = (fault: Fault | undefined) => {
         return fail("Timeout", "unknown")
       case "throttled":
         return fail("Throttled", "not-applied")
+      case "loses contact":
+        return Effect.andThen(cutOff, Effect.forkDetach(Effect.andThen(Effect.sleep(stopMillis), reconnect))).pipe(
+          Effect.andThen(request),
+          Effect.andThen(fail("Timeout", "unknown"))
+        )
       case "stops before":
         return Effect.andThen(stopped, kept(request))
       case "stops after":
@@ -174,6 +187,7 @@ const makeSend = (fault: Fault | undefined) => {
       if (isCounted) requests.push(name)
       if (state === "dead") return Effect.never
       if (fault === undefined) return request
+      if (isCutOff) return fail("Unavailable", "unknown")
       if (index < fault.at || index >= fault.at + (lasts[fault.mode] ?? 1)) return kept(request)
       state = fault.mode.startsWith("dies") ? "dead" : "hit"
       return hit(fault.mode, request)
@@ -192,7 +206,7 @@ const makeSend = (fault: Fault | undefined) => {
 /** For how many requests a fault lasts, if it is more than one. */
 const lasts: { readonly [M in Mode]?: number } = { "loses three": 3, throttled: 3 }
 
-const fail = (reason: "Timeout" | "Throttled", outcome: "unknown" | "not-applied") =>
+const fail = (reason: "Timeout" | "Throttled" | "Unavailable", outcome: "unknown" | "not-applied") =>
   Effect.suspend(() => Effect.fail(StorageError.makeBackend({ reason, outcome, description: "it fails on purpose" })))
 
 /** The backend of one process. */

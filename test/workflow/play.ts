@@ -143,7 +143,7 @@ export const play = Effect.fnUntraced(function* (scenario: Scenario, options: Op
   if (shown !== scenario.expected) world.wrongs.push(`the result is ${shown}`)
 
   // Only a process that dies or stops may leave an activity unfinished.
-  const isFinished = options.fault === undefined || !/dies|stops/.test(options.fault.mode)
+  const isFinished = options.fault === undefined || !/dies|stops|contact/.test(options.fault.mode)
   if (isFinished && new Set(world.begun).size < world.begun.length) world.wrongs.push(`began: ${world.begun}`)
 
   yield* startSecond
