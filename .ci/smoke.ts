@@ -1,10 +1,18 @@
 /**
  * Runs in each JavaScript runtime, in a project that has installed the package: compare-and-set by 20 fibers on one
- * record, two pages, and a task, on each engine. Prints one line an engine.
+ * record, two pages, a task, and a workflow that sleeps, on each engine. Prints one line an engine.
  */
 import { DatabaseSync } from "node:sqlite"
 import { Console, Effect, Layer, Schema } from "effect"
-import { InMemory, StorageBackend, StorageKey, TaskStore, VersionedStore } from "effect-versioned-store"
+import { Activity, DurableClock, Workflow } from "effect/workflow"
+import {
+  InMemory,
+  StorageBackend,
+  StorageKey,
+  StorageWorkflowEngine,
+  TaskStore,
+  VersionedStore
+} from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
 import * as Redis from "effect-versioned-store/Redis"
 import * as RedisClient from "effect-versioned-store/RedisClient"
@@ -20,6 +28,20 @@ const fibers = 20
 /** Stops the run if something did not come out as it should. */
 const expect = (what: string, actual: unknown, expected: unknown) =>
   actual === expected ? Effect.void : Effect.die(new Error(`${what}: expected ${expected}, but got ${actual}`))
+
+const Sum = Workflow.make("Sum", {
+  payload: { id: Schema.String },
+  success: Schema.Int,
+  idempotencyKey: ({ id }) => id
+})
+
+const layerSum = Sum.toLayer(
+  Effect.fnUntraced(function* () {
+    const one = yield* Activity.make({ name: "one", success: Schema.Int, execute: Effect.succeed(1) })
+    yield* DurableClock.sleep({ name: "pause", duration: "20 millis", inMemoryThreshold: 0 })
+    return one + (yield* Activity.make({ name: "two", success: Schema.Int, execute: Effect.succeed(2) }))
+  })
+)
 
 const smoke = Effect.gen(function* () {
   const owner = `smoke-${crypto.randomUUID()}`
@@ -51,6 +73,11 @@ const smoke = Effect.gen(function* () {
   const taskKey = { ownerId: owner, taskId: task.taskId }
   yield* tasks.completeWithResult(taskKey, { status: "completed", result: "done" })
   yield* expect("the task's result", yield* tasks.getResult(taskKey), "done")
+
+  const sum = Sum.execute({ id: owner }).pipe(
+    Effect.provide(Layer.provideMerge(layerSum, StorageWorkflowEngine.layer({ owner })))
+  )
+  yield* expect("the workflow's result", yield* sum, 3)
   return conflicts
 })
 
@@ -90,7 +117,7 @@ const run = Effect.forEach(Object.entries(engines), ([engine, layer]) =>
     Effect.provide(TaskStore.layer.pipe(Layer.provideMerge(layer))),
     Effect.timeout("1 minute"),
     Effect.tap((conflicts) =>
-      Console.log(`${runtime}, ${engine}: ${fibers} of ${fibers} updates, ${conflicts} conflicts, pages, a task`)
+      Console.log(`${runtime}, ${engine}: ${fibers} of ${fibers} updates, ${conflicts} conflicts, pages, a task, a workflow`)
     ),
     Effect.mapError((error) => new Error(`${runtime}, ${engine}: ${error.message}`, { cause: error }))
   )
