@@ -9,6 +9,7 @@ import { NodeServices } from "@effect/platform-node"
 import { Effect } from "effect"
 import { ChildProcess } from "effect/process"
 import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
+import * as PostgresServer from "../examples/PostgresServer.ts"
 import * as RedisServer from "../examples/RedisServer.ts"
 
 const root = join(import.meta.dirname, "..")
@@ -40,7 +41,9 @@ const install = (folder: string, tarball: string) => {
     type: "module",
     dependencies: {
       "effect-versioned-store": `file:${resolve(tarball)}`,
-      ...Object.fromEntries(["effect", "redis", "@aws-sdk/client-dynamodb"].map((name) => [name, pinned(name)])),
+      ...Object.fromEntries(
+        ["effect", "redis", "@effect/sql-pg", "@aws-sdk/client-dynamodb"].map((name) => [name, pinned(name)])
+      ),
       ...Object.fromEntries(runtimes.map(({ alias, package: spec }) => [alias, `npm:${spec}`]))
     },
     // Each of these packages has a script that puts the binary of this platform into place.
@@ -59,10 +62,11 @@ const program = Effect.gen(function* () {
   )
   yield* install(folder, tarball)
   const url = yield* RedisServer.start
+  const postgresUrl = yield* PostgresServer.start
   const endpoint = yield* DynamoDbLocal.start
   for (const { alias, args, command } of runtimes) {
     const file = join(folder, `${alias}.db`)
-    yield* run(folder, join(folder, "node_modules", command), [...args, "smoke.ts", file, url, endpoint])
+    yield* run(folder, join(folder, "node_modules", command), [...args, "smoke.ts", file, url, postgresUrl, endpoint])
   }
 })
 

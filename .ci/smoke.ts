@@ -3,7 +3,7 @@
  * record, two pages, a task, and a workflow that sleeps, on each engine. Prints one line an engine.
  */
 import { DatabaseSync } from "node:sqlite"
-import { Console, Effect, Layer, Schema } from "effect"
+import { Console, Effect, Layer, Redacted, Schema } from "effect"
 import { Activity, DurableClock, Workflow } from "effect/workflow"
 import {
   InMemory,
@@ -14,11 +14,12 @@ import {
   VersionedStore
 } from "effect-versioned-store"
 import * as DynamoDb from "effect-versioned-store/DynamoDb"
+import * as Postgres from "effect-versioned-store/Postgres"
 import * as Redis from "effect-versioned-store/Redis"
 import * as RedisClient from "effect-versioned-store/RedisClient"
 import * as Sqlite from "effect-versioned-store/Sqlite"
 
-const [filename = "", url = "", endpoint = ""] = process.argv.slice(2)
+const [filename = "", url = "", postgresUrl = "", endpoint = ""] = process.argv.slice(2)
 
 const { bun, deno, node }: Partial<Record<string, string>> = process.versions
 const runtime = bun ? `Bun ${bun}` : deno ? `Deno ${deno}` : `Node.js ${node}`
@@ -99,6 +100,10 @@ const engines = {
   memory: InMemory.layer,
   SQLite: Sqlite.layer({ filename }),
   Redis: Redis.layer().pipe(Layer.provide(RedisClient.layer({ url }))),
+  PostgreSQL: Postgres.layer({ tableName }).pipe(
+    Layer.provide(Layer.effectDiscard(Postgres.ensureTable({ tableName }))),
+    Layer.provide(Postgres.layerClient({ url: Redacted.make(postgresUrl) }))
+  ),
   "DynamoDB Local": DynamoDb.layer({ tableName }).pipe(
     Layer.provide(Layer.effectDiscard(DynamoDb.ensureTable({ tableName }))),
     Layer.provide(
@@ -117,7 +122,9 @@ const run = Effect.forEach(Object.entries(engines), ([engine, layer]) =>
     Effect.provide(TaskStore.layer.pipe(Layer.provideMerge(layer))),
     Effect.timeout("1 minute"),
     Effect.tap((conflicts) =>
-      Console.log(`${runtime}, ${engine}: ${fibers} of ${fibers} updates, ${conflicts} conflicts, pages, a task, a workflow`)
+      Console.log(
+        `${runtime}, ${engine}: ${fibers} of ${fibers} updates, ${conflicts} conflicts, pages, a task, a workflow`
+      )
     ),
     Effect.mapError((error) => new Error(`${runtime}, ${engine}: ${error.message}`, { cause: error }))
   )

@@ -108,6 +108,14 @@ const charts: ReadonlyArray<Chart> = [
   },
   {
     ...bars,
+    file: "postgres",
+    title: "PostgreSQL: CPU time of an operation",
+    isLogarithmic: false,
+    category: ({ operation, setting }) => `${operation}, ${setting}`,
+    shows: (figure) => figure.group === "postgres" && figure.measure === "cpu" && !isPage(figure)
+  },
+  {
+    ...bars,
     file: "pages",
     title: "Time of a page of 50 records, by how many records the owner has",
     category: ({ group, operation }) => `${group}, ${operation.replace("page of 50, ", "")}`,

@@ -51,12 +51,13 @@ const contentionGoals = (figures: ReadonlyArray<Figure>): ReadonlyArray<Goal> =>
   const lone = "one lone fiber"
   return [
     {
-      what: "64 fibers update one record: failed · requests an update on Redis · DynamoDB · SQLite",
+      what: "64 fibers update one record: failed · requests an update on Redis · DynamoDB · SQLite · PostgreSQL",
       parts: [
         atMost(worst({ operation: counted, measure: "failed" }), 0),
         atMost(requests("Redis"), 0.05),
         atMost(requests("DynamoDB"), 0.05),
-        atMost(requests("SQLite"), 0.03)
+        atMost(requests("SQLite"), 0.03),
+        atMost(requests("PostgreSQL"), 0.05)
       ]
     },
     {
@@ -142,6 +143,7 @@ const dynamoDbGoals = (figures: ReadonlyArray<Figure>): ReadonlyArray<Goal> => {
 const engineGoals = (figures: ReadonlyArray<Figure>): ReadonlyArray<Goal> => {
   const redis = finder(figures, "redis")
   const sqlite = finder(figures, "sqlite")
+  const postgres = finder(figures, "postgres")
   const fibers = sqlite.value({ operation: "put, 64 fibers", contender: "Sqlite", measure: "wall" })
   return [
     {
@@ -169,6 +171,13 @@ const engineGoals = (figures: ReadonlyArray<Figure>): ReadonlyArray<Goal> => {
       ]
     },
     {
+      what: "PostgreSQL: CPU over the bare client, one at a time, get · put · compare-and-set · 50 at once, get · put",
+      parts: [
+        ...["get", "put", "compare-and-set"].map((operation) => postgres.ratio(operation, "Postgres", "one at a time")),
+        ...["get", "put"].map((operation) => postgres.ratio(operation, "Postgres", "50 at once"))
+      ].map((ratio) => atMost(ratio, 1.15))
+    },
+    {
       what: "SQLite: get · put NORMAL (x the bare statement)",
       parts: [
         atMost(sqlite.ratio("get", "Sqlite"), 1.15),
@@ -193,18 +202,22 @@ const taskGoals = (figures: ReadonlyArray<Figure>): ReadonlyArray<Goal> => {
 }
 
 const pageGoals = (figures: ReadonlyArray<Figure>): ReadonlyArray<Goal> =>
-  Object.entries({ memory: [1.1, 1.2], sqlite: [1.1, 1.2], redis: [1.1, 1.2], dynamodb: [1.5, 1.5] }).map(
-    ([group, [first = 0, middle = 0]]) => {
-      const ratio = (operation: string) =>
-        finder(figures, group)
-          .find({ operation, measure: "wall" })
-          .find((figure) => figure.contender !== figure.ratio?.over)?.ratio?.median
-      return {
-        what: `page of 50 of many records over one of 100, ${group}: first · middle`,
-        parts: [atMost(ratio("page of 50, first"), first), atMost(ratio("page of 50, in the middle"), middle)]
-      }
+  Object.entries({
+    memory: [1.1, 1.2],
+    sqlite: [1.1, 1.2],
+    redis: [1.1, 1.2],
+    postgres: [1.1, 1.2],
+    dynamodb: [1.5, 1.5]
+  }).map(([group, [first = 0, middle = 0]]) => {
+    const ratio = (operation: string) =>
+      finder(figures, group)
+        .find({ operation, measure: "wall" })
+        .find((figure) => figure.contender !== figure.ratio?.over)?.ratio?.median
+    return {
+      what: `page of 50 of many records over one of 100, ${group}: first · middle`,
+      parts: [atMost(ratio("page of 50, first"), first), atMost(ratio("page of 50, in the middle"), middle)]
     }
-  )
+  })
 
 const sizeGoals = (figures: ReadonlyArray<Figure>): ReadonlyArray<Goal> => {
   const { value } = finder(figures, "size")

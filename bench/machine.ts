@@ -30,6 +30,9 @@ const programVersion = (command: string, args: ReadonlyArray<string>, pattern: R
   }
 }
 
+/** Debian keeps the server's programs off the PATH. */
+const postgresVersion = `PATH="$PATH:$(echo /usr/lib/postgresql/*/bin | tr ' ' :)" postgres --version`
+
 export const describeMachine = () => {
   const [cpu] = os.cpus()
   const compared = Object.keys(packageJson.devDependencies).filter((name) => !tools.includes(name))
@@ -45,6 +48,7 @@ export const describeMachine = () => {
       ...Object.fromEntries(["effect", "redis", ...compared].map((name) => [name, versionOf(name)])),
       sqlite: process.versions.sqlite ?? "unknown",
       "redis-server": programVersion("redis-server", ["--version"], /v=\S+/).replace("v=", ""),
+      postgresql: programVersion("sh", ["-c", postgresVersion], /[\d.]+/),
       java: programVersion("java", ["--version"], /.+/)
     }
   }

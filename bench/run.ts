@@ -9,6 +9,7 @@ import { CliError, Command, Flag } from "effect/cli"
 import * as contention from "./group/contention.ts"
 import * as dynamodb from "./group/dynamodb.ts"
 import * as memory from "./group/memory.ts"
+import * as postgres from "./group/postgres.ts"
 import * as redis from "./group/redis.ts"
 import * as size from "./group/size.ts"
 import * as sqlite from "./group/sqlite.ts"
@@ -22,7 +23,7 @@ interface Group {
   readonly stepsOf: (settings: Settings) => ReadonlyArray<Step>
 }
 
-const groups: Record<string, Group> = { memory, tasks, dynamodb, sqlite, redis, contention, size }
+const groups: Record<string, Group> = { memory, tasks, dynamodb, sqlite, redis, postgres, contention, size }
 const names = Object.keys(groups).join(", ")
 
 /** The groups that `--only` names. */

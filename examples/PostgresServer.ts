@@ -47,10 +47,25 @@ const removeAtEnd = `
   process.on("SIGTERM", remove)
   setInterval(() => {}, 1e9)`
 
+/** The program that makes an empty database in a folder, and its arguments. */
+export const initdb = (data: string): ReadonlyArray<string> => [
+  ...["initdb", "--pgdata", data, "--username", "postgres", "--auth", "trust", "--encoding", "UTF8"],
+  ...["--locale", "C", "--no-sync"]
+]
+
+/** The program that copies the database of a running server, whose replica the copy is. */
+export const replicaOf =
+  (url: string) =>
+  (data: string): ReadonlyArray<string> => [
+    ...["pg_basebackup", "--dbname", url, "--pgdata", data, "--write-recovery-conf", "--wal-method=stream"],
+    ...["--checkpoint=fast", "--no-sync"]
+  ]
+
 /** Makes a database in a temporary folder, which is removed with the scope. `run` starts its server. */
 export const makeCluster = Effect.fnUntraced(function* (
   settings: ReadonlyArray<string> = [],
-  anyPort: Effect.Effect<number> = freePort
+  anyPort: Effect.Effect<number> = freePort,
+  commandOf: (data: string) => ReadonlyArray<string> = initdb
 ) {
   const bin = programs()
   if (bin === undefined) return yield* new ServerError({ message: missing() ?? "" })
@@ -67,10 +82,8 @@ export const makeCluster = Effect.fnUntraced(function* (
   if (user !== undefined) chownSync(folder, user.uid, user.gid)
   const prefix = user?.prefix ?? []
   const data = join(folder, "data")
-  const [program = "", ...args] = [
-    ...[...prefix, join(bin, "initdb"), "--pgdata", data, "--username", "postgres", "--auth", "trust"],
-    ...["--encoding", "UTF8", "--locale", "C", "--no-sync"]
-  ]
+  const [maker = "", ...makerArgs] = commandOf(data)
+  const [program = "", ...args] = [...prefix, join(bin, maker), ...makerArgs]
   yield* Effect.tryPromise({
     try: () => promisify(execFile)(program, args, { cwd: folder }),
     catch: (error) => new ServerError({ message: `${name} can't make a database: ${(error as Error).message}` })

@@ -55,7 +55,18 @@ export interface MakeOptions {
    * and conflicts, named by OpenTelemetry's semantic conventions for databases. In memory they would cost more than the
    * operations.
    */
-  readonly telemetry?: { readonly system: string; readonly collection: string } | undefined
+  readonly telemetry?:
+    | {
+        readonly system: string
+        readonly collection: string
+        /**
+         * Whether the requests make spans of their own, or read the operation's. True by default.
+         *
+         * @internal
+         */
+        readonly isParent?: boolean
+      }
+    | undefined
 }
 
 /**

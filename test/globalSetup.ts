@@ -3,7 +3,8 @@ import type { TestProject } from "vitest/node"
 import * as DynamoDbLocal from "../examples/DynamoDbLocal.ts"
 import * as PostgresServer from "../examples/PostgresServer.ts"
 import * as RedisServer from "../examples/RedisServer.ts"
-import { mayMount, outerAddress } from "./support/machine.ts"
+import { mayMount, mayMountAsRoot, outerAddress } from "./support/machine.ts"
+import * as PgBouncer from "./support/pgBouncer.ts"
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -13,6 +14,8 @@ declare module "vitest" {
     postgresUrl: string | undefined
     /** Whether tests can start their own PostgreSQL servers. */
     hasPostgresServer: boolean
+    /** The URL of PostgreSQL through PgBouncer. If it is undefined, the tests that need PgBouncer are skipped. */
+    pgBouncerUrl: string | undefined
     /** The URL of Redis. If it is undefined, the tests that need Redis are skipped. */
     redisUrl: string | undefined
     /** Whether tests can start their own Redis servers. */
@@ -50,7 +53,16 @@ export default async (project: TestProject) => {
     "dynamoDbEndpoint",
     await addressOf("DynamoDB", DynamoDbLocal, "DYNAMODB_ENDPOINT", DYNAMODB_ENDPOINT)
   )
-  project.provide("postgresUrl", await addressOf("PostgreSQL", PostgresServer, "POSTGRES_URL", POSTGRES_URL))
+  const postgresUrl = await addressOf("PostgreSQL", PostgresServer, "POSTGRES_URL", POSTGRES_URL)
+  project.provide("postgresUrl", postgresUrl)
+  const noPgBouncer = PgBouncer.missing()
+  if (noPgBouncer !== undefined) skip("the tests of PgBouncer", noPgBouncer)
+  project.provide(
+    "pgBouncerUrl",
+    postgresUrl === undefined || noPgBouncer !== undefined
+      ? undefined
+      : await Effect.runPromise(Scope.provide(PgBouncer.start(postgresUrl), scope))
+  )
   const noPostgres = PostgresServer.missing()
   project.provide("hasPostgresServer", noPostgres === undefined)
   if (noPostgres !== undefined && POSTGRES_URL !== undefined) {
@@ -64,6 +76,9 @@ export default async (project: TestProject) => {
   }
   if (!mayMount()) {
     skip("the tests of a full disk", "They need Linux, with unshare and user namespaces")
+  }
+  if (noPostgres === undefined && !mayMountAsRoot()) {
+    skip("the test of PostgreSQL on a full disk", "It needs Linux, with unshare, and root")
   }
   if (reason === undefined && outerAddress() === undefined) {
     skipped.push("the test of Redis's protected mode. It needs an IPv4 address that is not loopback.")

@@ -2,12 +2,13 @@
 import { Context, Effect, Exit, Layer, Schema } from "effect"
 import * as Sqlite from "../../dist/engine/Sqlite.js"
 import * as DynamoDbGroup from "../group/dynamodb.ts"
+import * as PostgresGroup from "../group/postgres.ts"
 import * as RedisGroup from "../group/redis.ts"
 import { InMemory, StorageBackend, VersionedStore } from "../library.ts"
 
 type Backend = StorageBackend.StorageBackend["Service"]
 
-export type EngineName = "InMemory" | "Sqlite" | "Redis" | "DynamoDb"
+export type EngineName = "InMemory" | "Sqlite" | "Redis" | "Postgres" | "DynamoDb"
 
 /** What fibers do to one record. It is sent to other processes as JSON. */
 export interface Load {
@@ -47,6 +48,8 @@ export const makeBackend = (engine: EngineName, address: string) => {
       return makeFrom(Sqlite.layer({ filename: address }))
     case "Redis":
       return RedisGroup.makeBackend(address)
+    case "Postgres":
+      return PostgresGroup.makeBackend(address)
     case "DynamoDb":
       return DynamoDbGroup.makeBackend(DynamoDbGroup.localConfig(address), true)
   }

@@ -2,6 +2,7 @@
 import { join } from "node:path"
 import { Effect, type Scope } from "effect"
 import * as DynamoDbLocal from "../../examples/DynamoDbLocal.ts"
+import * as PostgresServer from "../../examples/PostgresServer.ts"
 import * as RedisServer from "../../examples/RedisServer.ts"
 import { contend, type EngineName, type Load, makeBackend, type Outcome } from "../contention/contend.ts"
 import { exactly, type Figure, type Settings, type Step } from "../measure.ts"
@@ -28,6 +29,7 @@ const servers: ReadonlyArray<Server> = [
     start: Effect.map(makeFolder, (folder) => join(folder, "contended.db"))
   },
   { engine: "Redis", name: "Redis", missing: RedisServer.missing, start: RedisServer.start },
+  { engine: "Postgres", name: "PostgreSQL", missing: PostgresServer.missing, start: PostgresServer.start },
   { engine: "DynamoDb", name: "DynamoDB Local", missing: DynamoDbLocal.missing, start: DynamoDbLocal.start }
 ]
 

@@ -98,7 +98,8 @@ const make = Effect.fnUntraced(function* (
   return Engine.make(hints ? { ...engine, hints: makeHints(sql, layout) } : engine, {
     maxDataBytes,
     retrySchedule,
-    telemetry: { system, collection: layout.name }
+    // Statements run apart from their caller, and so without its span.
+    telemetry: { system, collection: layout.name, isParent: false }
   })
 })
 

@@ -10,7 +10,7 @@ import { StorageBackend } from "../../src/StorageBackend.ts"
 import type { Backend } from "../../src/StorageError.ts"
 import { makeUnsafe, type StorageKey } from "../../src/StorageKey.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
-import { clientOf, layerTable, newTable, plant, send, url } from "../support/postgres.ts"
+import { clientOf, layerOwnTable, layerTable, newTable, plant, send, url } from "../support/postgres.ts"
 import { assertHides } from "../support/shown.ts"
 
 const tableName = newTable()
@@ -292,6 +292,36 @@ describe.skipIf(!inject("hasPostgresServer"))("Postgres fails, and says what to 
         ]
         assert.isTrue(assertFailure(yield* failure({}), full).isRetryable)
       }).pipe(Effect.scoped, Effect.provide(clientOf(cluster.url)))
+    })
+  )
+
+  it.live("if a page of the table is damaged on the disk", () =>
+    Effect.gen(function* () {
+      const cluster = yield* PostgresServer.makeCluster(["fsync=off"])
+      const backendOf = Postgres.layer({ tableName, retrySchedule: once }).pipe(
+        Layer.provideMerge(layerOwnTable({ tableName })),
+        Layer.provideMerge(clientOf(cluster.url)),
+        Layer.build
+      )
+      const key = newKey()
+      const file = yield* Effect.gen(function* () {
+        yield* cluster.run
+        const context = yield* backendOf
+        yield* StorageBackend.use((backend) => backend.put(key, "data")).pipe(Effect.provide(context))
+        const [row] = yield* Effect.provide(send(`SELECT pg_relation_filepath('"${tableName}"')`), context)
+        return String(row?.[0])
+      }).pipe(Effect.scoped)
+      writeFileSync(join(cluster.folder, "data", file), Buffer.alloc(8192, 0xab))
+      yield* Effect.retry(cluster.run, Schedule.spaced("50 millis"))
+      const backend = yield* Effect.provide(StorageBackend, yield* backendOf)
+      for (const operation of [Effect.asVoid(backend.get(key)), Effect.asVoid(backend.put(key, "again"))]) {
+        const error = yield* Effect.flip<void, { readonly _tag: string }, never>(operation)
+        assertFailure(error, [
+          "Corrupt",
+          "not-applied",
+          /finds its data damaged: restore the table .* from a backup .*XX001/
+        ])
+      }
     })
   )
 })

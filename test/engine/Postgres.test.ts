@@ -3,6 +3,8 @@ import { assert, describe, layer, it as test } from "@effect/vitest"
 import { DateTime, Effect, Layer, Metric, Schema } from "effect"
 import { inject } from "vitest"
 import * as PostgresServer from "../../examples/PostgresServer.ts"
+import { layoutOf } from "../../src/engine/internal/postgres/layout.ts"
+import { statementsOf } from "../../src/engine/internal/postgres/statements.ts"
 import * as Postgres from "../../src/engine/Postgres.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe } from "../../src/StorageKey.ts"
@@ -86,6 +88,26 @@ describe.skipIf(url === undefined)("Postgres", () => {
             cursor = page.cursor
           } while (cursor !== undefined)
           assert.deepStrictEqual(found, order === "ascending" ? ids : ids.toReversed())
+        }
+      })
+    )
+
+    it.effect("reads no more of the primary key than a page, even if the planner expects few records", () =>
+      Effect.gen(function* () {
+        const layout = layoutOf({ tableName: newTable() })
+        yield* Postgres.ensureTable({ tableName: layout.name })
+        yield* send(`ALTER TABLE ${layout.table} SET (autovacuum_enabled = off)`)
+        yield* send(
+          `INSERT INTO ${layout.table} SELECT 'many', i::text::bytea, 1, repeat('x', 100)::bytea FROM generate_series(1, 100000) i`
+        )
+        const { list } = statementsOf(layout)
+        for (const statement of [list.ascending, list.descending]) {
+          // Of a statement that is not prepared, the planner knows the parameters.
+          const values = ["many", "", "\uffff"].map((text) => Buffer.from(text))
+          const explained = (yield* PgClient.PgClient).unsafe(`EXPLAIN (ANALYZE) ${statement}`, [...values, 101n, 0n])
+          const plan = (yield* explained.valuesUnprepared).flat().join("\n")
+          assert.match(plan, /Index Scan .*_pkey.* rows=101 loops=1/)
+          assert.notInclude(plan, "Sort Key")
         }
       })
     )

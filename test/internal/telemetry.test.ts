@@ -12,7 +12,10 @@ const prefix = makePrefix({ owner: "alice", idPrefix: "" })
 const newTelemetry = () => ({ system: "test.memory", collection: `test-${crypto.randomUUID()}` })
 type Telemetry = ReturnType<typeof newTelemetry>
 
-const observed = (telemetry: Telemetry, change: (engine: Engine) => Partial<Engine> = () => ({})) => {
+const observed = (
+  telemetry: Telemetry & { readonly isParent?: boolean },
+  change: (engine: Engine) => Partial<Engine> = () => ({})
+) => {
   const { engine } = makeEngine()
   return make({ ...engine, ...change(engine) }, { telemetry, retrySchedule: Schedule.recurs(3) })
 }
@@ -54,10 +57,10 @@ const failsFirst = <Args extends ReadonlyArray<unknown>, A>(
 }
 
 describe("telemetry", () => {
-  it.effect("makes one span for each operation, named after it and the collection", () =>
+  it.effect.each([true, false])("makes one span for each operation, a parent of others: %s", (isParent) =>
     Effect.gen(function* () {
       const telemetry = newTelemetry()
-      const backend = observed(telemetry)
+      const backend = observed({ ...telemetry, isParent })
       const spans = yield* spansOf(
         Effect.gen(function* () {
           const record = yield* backend.put(key, "one")

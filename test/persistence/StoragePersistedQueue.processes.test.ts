@@ -6,6 +6,7 @@ import { PersistedQueue } from "effect/persistence"
 import * as StoragePersistedQueue from "../../src/persistence/StoragePersistedQueue.ts"
 import { StorageBackend } from "../../src/StorageBackend.ts"
 import { makeUnsafe as makePrefix } from "../../src/StoragePrefix.ts"
+import { newTable, url as postgresUrl } from "../support/postgres.ts"
 import { layerOf, makeQueue, storageOf, type Work } from "../support/queueWorker.ts"
 import { newKeyPrefix, url } from "../support/redis.ts"
 import { newFiles } from "../support/sqlite.ts"
@@ -15,7 +16,8 @@ const messages = Array.from({ length: 300 }, (_, n) => n)
 const newFile = newFiles()
 const stores: Record<string, Work["store"] | undefined> = {
   Sqlite: { filename: newFile() },
-  Redis: url === undefined ? undefined : { url, keyPrefix: newKeyPrefix() }
+  Redis: url === undefined ? undefined : { url, keyPrefix: newKeyPrefix() },
+  Postgres: postgresUrl === undefined ? undefined : { postgresUrl, tableName: newTable() }
 }
 
 /** How many records of a kind there are, up to a thousand. */

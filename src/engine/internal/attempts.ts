@@ -61,53 +61,67 @@ export const failure = (
 ): StorageError.Backend => StorageError.makeBackend({ operation, outcome, reason, description, cause })
 
 export const makeAttempts = (retrySchedule: Schedule.Schedule<unknown, StorageError.Backend>): Attempts => {
+  /** Repeats an attempt whose first one has failed. Most succeed, so nothing is made for retries before a failure. */
   const retry = <A>(
-    first: Effect.Effect<A, StorageError.Backend>,
+    error: StorageError.Backend,
     attempt: Attempt<A>,
     isRetried: (error: StorageError.Backend) => boolean
   ): Effect.Effect<A, StorageError.Backend> => {
-    // Most attempts succeed, so the retries and the state of their schedule are made only after a failure.
-    return Effect.catch(first, (error) => {
-      if (!isRetried(error)) return Effect.fail(error)
-      let next = (): typeof first => {
-        next = attempt
-        return Effect.fail(error)
-      }
-      return Effect.retry(
-        Effect.suspend(() => next()),
-        { schedule: retrySchedule, while: isRetried }
-      )
-    })
+    const failed = Effect.fail(error)
+    if (!isRetried(error)) return failed
+    let next: Attempt<A> = () => {
+      next = attempt
+      return failed
+    }
+    return Effect.retry(
+      Effect.suspend(() => next()),
+      { schedule: retrySchedule, while: isRetried }
+    )
+  }
+
+  /** Runs a write to its end whose first attempt has failed. */
+  const recover = <A, B, E>(
+    operation: string,
+    error: StorageError.Backend,
+    attempt: Attempt<A>,
+    recovery: Recovery<A>,
+    settle: (answer: A, ambiguity: StorageError.Backend | undefined) => Effect.Effect<B, E>
+  ): Effect.Effect<B, E | StorageError.Backend> => {
+    let ambiguity = error.outcome === "unknown" ? error : undefined
+    const noteAmbiguity = (effect: ReturnType<typeof attempt>) =>
+      Effect.mapError(effect, (error) => {
+        if (error.outcome === "unknown") ambiguity = error
+        return error
+      })
+    const maySend = () => ambiguity === undefined || (recovery?._tag === "SendAgain" && recovery.isSafe?.() !== false)
+    return retry(
+      error,
+      // The wait before this attempt may have been too long.
+      () => (ambiguity === undefined || maySend() ? noteAmbiguity(attempt()) : Effect.fail(ambiguity)),
+      (error) => isTransient(error) && maySend()
+    ).pipe(
+      Effect.catch((error) =>
+        ambiguity !== undefined && recovery?._tag === "LookFor"
+          ? Effect.mapError(recovery.read(), () => failure(operation, "unknown", error))
+          : Effect.fail(failure(operation, ambiguity === undefined ? "not-applied" : "unknown", error))
+      ),
+      Effect.flatMap((answer) => settle(answer, ambiguity))
+    )
   }
 
   return {
     read: (operation, first, attempt) => {
       if (isSuccess(first)) return first
-      return Effect.mapError(retry(first, attempt, isTransient), (error) => failure(operation, "not-applied", error))
+      return Effect.catch(first, (error) =>
+        Effect.mapError(retry(error, attempt, isTransient), (error) => failure(operation, "not-applied", error))
+      )
     },
 
-    write: (operation, first, attempt, recovery, settle) => {
-      let ambiguity: StorageError.Backend | undefined
-      const noteAmbiguity = (effect: typeof first) =>
-        Effect.mapError(effect, (error) => {
-          if (error.outcome === "unknown") ambiguity = error
-          return error
-        })
-      const maySend = () => ambiguity === undefined || (recovery?._tag === "SendAgain" && recovery.isSafe?.() !== false)
-      return retry(
-        noteAmbiguity(first),
-        // The wait before this attempt may have been too long.
-        () => (ambiguity === undefined || maySend() ? noteAmbiguity(attempt()) : Effect.fail(ambiguity)),
-        (error) => isTransient(error) && maySend()
-      ).pipe(
-        Effect.catch((error) =>
-          ambiguity !== undefined && recovery?._tag === "LookFor"
-            ? Effect.mapError(recovery.read(), () => failure(operation, "unknown", error))
-            : Effect.fail(failure(operation, ambiguity === undefined ? "not-applied" : "unknown", error))
-        ),
-        Effect.flatMap((answer) => settle(answer, ambiguity))
-      )
-    }
+    write: (operation, first, attempt, recovery, settle) =>
+      Effect.matchEffect(first, {
+        onSuccess: (answer) => settle(answer, undefined),
+        onFailure: (error) => recover(operation, error, attempt, recovery, settle)
+      })
   }
 }
 

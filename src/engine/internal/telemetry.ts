@@ -11,6 +11,8 @@ export interface Telemetry {
   readonly system: string
   /** `db.collection.name`. */
   readonly collection: string
+  /** Whether the engine's requests make spans of their own, or read the operation's; true by default. */
+  readonly isParent?: boolean
 }
 
 export const attributesOf = ({ collection, system }: Telemetry) => ({
@@ -27,6 +29,7 @@ const conflictAttribute = "effect_versioned_store.conflict"
  * each update, and the spans are made by `Effect.useSpan`, since `Effect.withSpan` captures a stack for each one.
  */
 export const make = (telemetry: Telemetry) => {
+  const { isParent = true } = telemetry
   const attributes = attributesOf(telemetry)
   const counter = (name: string, description: string) =>
     Metric.counter(`effect_versioned_store.${name}`, { description, incremental: true, attributes })
@@ -41,7 +44,6 @@ export const make = (telemetry: Telemetry) => {
     1
   )
   const countAmbiguous = (error: Backend) => (error.outcome === "unknown" ? ambiguous : Effect.void)
-  const countConflict = Effect.andThen(conflicts, Effect.annotateCurrentSpan(conflictAttribute, true))
 
   /** The name and the options of each operation's spans, made once. */
   const spans = new Map<string, readonly [name: string, options: Tracer.SpanOptionsNoTrace]>()
@@ -76,11 +78,22 @@ export const make = (telemetry: Telemetry) => {
       name: string,
       effect: Effect.Effect<A, E>
     ): Effect.Effect<A, E> => {
+      const counted = (span?: Tracer.Span) =>
+        Effect.tapError(effect, (error) => {
+          if (error._tag !== "VersionConflict") return Effect.void
+          span?.attribute(conflictAttribute, true)
+          return conflicts
+        })
       const [spanName, options] = spanOf(name)
-      const counted = Effect.tapError(effect, (error) =>
-        error._tag === "VersionConflict" ? countConflict : Effect.void
+      if (isParent) {
+        return Effect.useSpan(spanName, options, (span) =>
+          Effect.provideService(counted(span), Tracer.ParentSpan, span)
+        )
+      }
+      // Nobody sees a span of the default tracer, unless it is the parent of others.
+      return Effect.withFiber((fiber) =>
+        fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer ? counted() : Effect.useSpan(spanName, options, counted)
       )
-      return Effect.useSpan(spanName, options, (span) => Effect.provideService(counted, Tracer.ParentSpan, span))
     }
   }
 }

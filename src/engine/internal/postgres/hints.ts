@@ -2,6 +2,8 @@
  * Hints at what other clients write, by `LISTEN`. All owners share one channel and one connection, which is held only
  * while somebody watches a record.
  */
+
+import { Buffer } from "node:buffer"
 import type { PgClient } from "@effect/sql-pg"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"

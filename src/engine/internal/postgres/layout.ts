@@ -1,4 +1,5 @@
 /** How records are stored in PostgreSQL: one table for all owners, and an index of the records that expire. */
+import { Buffer } from "node:buffer"
 import * as Effect from "effect/Effect"
 import type { StoredRecord } from "../../../Engine.ts"
 import { checkName } from "../../../internal/options.ts"
@@ -91,12 +92,14 @@ export const tableKey = "owner, id"
 /** The columns of a record, as statements return them. */
 export type Row = ReadonlyArray<unknown>
 
-const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const lenient = new TextDecoder("utf-8", { ignoreBOM: true })
 
-/** A text as `bytea`, since a `text` of PostgreSQL can't have U+0000, and is ordered by its collation. */
-export const bytesOf = (text: string): Uint8Array => encoder.encode(text)
+/**
+ * A text as `bytea`, since a `text` of PostgreSQL can't have U+0000, and is ordered by its collation. A `TextEncoder`
+ * would take six times as long for a short text, since it gives each array a memory of its own.
+ */
+export const bytesOf = (text: string): Uint8Array => Buffer.from(text)
 
 /** The text of an id. */
 export const textOf = (bytes: unknown): string => lenient.decode(bytes as Uint8Array)

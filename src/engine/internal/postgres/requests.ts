@@ -11,8 +11,9 @@ import { statementsOf } from "./statements.ts"
 
 const parametersOf = ({ id, owner }: StorageKey) => [bytesOf(owner), bytesOf(id)]
 
-const parametersOfWrite = (key: StorageKey, { data, expiresAtSeconds, increment, writeId }: Write) => [
-  ...parametersOf(key),
+const parametersOfWrite = ({ id, owner }: StorageKey, { data, expiresAtSeconds, increment, writeId }: Write) => [
+  bytesOf(owner),
+  bytesOf(id),
   bigintOf(increment),
   bytesOf(data),
   writeId,

@@ -85,6 +85,9 @@ const create = (table: string, made: string): string => {
 /**
  * A page. It ends after the record with which its data passes the bytes of a page. Data that is not returned is not
  * read: its length stands beside it. The last column is how many records there are, up to one more than the limit.
+ *
+ * The limit stands in a SELECT, so that the planner does not know it, and reads the primary key in order. If it knew
+ * the limit, and expected fewer records than that, it would read and sort all records of the range for each page.
  */
 const list = (table: string, direction: "ASC" | "DESC"): string => `
   SELECT id, version, CASE WHEN live THEN data END, write_id, expires_at, live, found FROM (
@@ -92,7 +95,8 @@ const list = (table: string, direction: "ASC" | "DESC"): string => `
       OVER (ORDER BY id ${direction} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM (
       SELECT r.id, ${columns}, ${isLive("r", "$5")} AS live FROM ${table} r
-      WHERE r.owner = $1::bytea AND r.id >= $2::bytea AND r.id < $3::bytea ORDER BY r.id ${direction} LIMIT $4::bigint
+      WHERE r.owner = $1::bytea AND r.id >= $2::bytea AND r.id < $3::bytea
+      ORDER BY r.id ${direction} LIMIT (SELECT $4::bigint)
     ) page
   ) sized WHERE coalesce(bytes_before, 0) < ${maxPageBytes} ORDER BY id ${direction}`
 
