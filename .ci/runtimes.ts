@@ -55,7 +55,8 @@ const install = (folder: string, tarball: string) => {
 }
 
 const program = Effect.gen(function* () {
-  const [tarball = ""] = process.argv.slice(2)
+  const [tarball] = process.argv.slice(2)
+  if (tarball === undefined) return yield* Effect.die(new Error("Usage: node .ci/runtimes.ts <packed tarball>"))
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "runtimes-"))),
     (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))

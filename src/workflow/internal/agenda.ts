@@ -80,6 +80,12 @@ export const makeAgenda = (
 
 export interface LookOptions {
   readonly pollMillis: number
+  /** The longest pause between two looks. */
+  readonly longestMillis: number
+  /** Whether this worker can handle an entry at all. */
+  readonly isOurs: (entry: Stored.Entry) => boolean
+  /** Whether it has as much to do as it may. */
+  readonly isBusy: () => boolean
   /** When an entry is this worker's to handle. */
   readonly dueAtMillis: (entry: Stored.Entry, atMillis: number) => number
   /** Handles an entry. Returns after how long it must be looked at again, if it must. */
@@ -102,7 +108,7 @@ export type Looks = Effect.Success<ReturnType<typeof makeLooks>>
 export const makeLooks = Effect.fnUntraced(function* (
   backend: StorageBackend["Service"],
   names: Names,
-  { dueAtMillis, handle, pollMillis }: LookOptions
+  { dueAtMillis, handle, isBusy, isOurs, longestMillis, pollMillis }: LookOptions
 ) {
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
@@ -152,9 +158,9 @@ export const makeLooks = Effect.fnUntraced(function* (
 
   const lookAt = Effect.fnUntraced(function* (part: Part) {
     const sightings: Part["sightings"] = new Map()
-    const times = [now() + part.everyMillis]
+    const times: Array<number> = []
     part.nextAtMillis = Number.POSITIVE_INFINITY
-    let [cursor, limit, isLate] = [undefined as string | undefined, firstPageSize, false]
+    let [cursor, limit, isLate, idlePages] = [undefined as string | undefined, firstPageSize, false, 0]
     do {
       const page = yield* Effect.catchTag(
         backend.listByPrefix(part.all, { cursor, limit }),
@@ -169,16 +175,20 @@ export const makeLooks = Effect.fnUntraced(function* (
         sightings.set(record.key.id, sighting)
         if (sighting === undefined) continue
         const { atMillis = 0 } = sighting.entry
+        // The entries come in the order of their times.
+        isLate ||= atMillis > now()
+        if (!isOurs(sighting.entry)) continue
         const dueAt = dueAtMillis(sighting.entry, atMillis)
         if (dueAt > now()) times.push(dueAt)
         else due.push(sighting)
-        // The entries come in the order of their times.
-        isLate ||= atMillis > now()
       }
+      if (due.length === 0) idlePages++
       times.push(...(yield* Effect.forEach(due, (sighting) => handleOne(part, sighting), { concurrency })))
-    } while (cursor !== undefined && !isLate)
+    } while (cursor !== undefined && !isLate && !isBusy())
     part.sightings = sightings
-    part.nextAtMillis = Math.min(part.nextAtMillis, ...times)
+    // Many entries of workflows that only others run are not read all the time.
+    const restMillis = Math.min(part.everyMillis * Math.max(idlePages, 1), Math.max(part.everyMillis, longestMillis))
+    part.nextAtMillis = Math.min(part.nextAtMillis, now() + restMillis, ...times)
   })
 
   const look = (part: Part) =>

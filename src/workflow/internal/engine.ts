@@ -84,9 +84,9 @@ export const makeEngine = Effect.fnUntraced(function* (options: Options) {
   const running = makeRunning(shared, leaving, finishing, () => engine)
   const wakes = makeWakes(shared, taker, makeRemoving(shared), concurrency)
   const looks: Looks = yield* makeLooks(backend, names, {
+    ...wakes,
     pollMillis,
-    dueAtMillis: wakes.dueAtMillis,
-    handle: wakes.handle
+    longestMillis: leaseMillis
   })
   const whileHeld: Effect.Effect<void> = Effect.all(
     [looks.run, Effect.forever(Effect.delay(leaving.forgetIdle, leaseMillis / 4))],

@@ -146,7 +146,10 @@ export const makeRunning = (
         })
       )
     )
-    if (stored === undefined) return false
+    if (stored === undefined) {
+      end(execution, "Lost")
+      return false
+    }
     Deferred.doneUnsafe(execution.settled, stored.outcome)
     const unmark = Effect.suspend(() => (executions.has(id) ? Effect.void : leaving.unmark(id, execution.held)))
     yield* records.insist(execution, finishing.wrapUp(id, execution.stored, stored.state)).pipe(

@@ -27,7 +27,7 @@ type StepOver = (interrupt: VersionedRecord | undefined) => Step
 const isWanted = (run: Stored.Run, wish: Wish, inbox: number, resumes: number): boolean => {
   if ((run.state !== "suspended" && run.state !== "died") || wish === "explicit") return true
   if (run.failed) return resumes !== run.resumes
-  return wish === "automatic" || inbox !== run.inbox
+  return wish === "automatic" || inbox !== run.inbox || resumes !== run.resumes
 }
 
 const runBy = ({ epoch, inbox, resumes }: Stored.Run, { slot, token }: Stored.Worker): Stored.Run => ({
@@ -148,7 +148,8 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
   ): Effect.Effect<Taking, Backend | CapacityExceeded> =>
     Effect.gen(function* () {
       const known = executions.get(executionId)
-      if (known !== undefined && isRunning(known)) return "Running"
+      // One that has ended here is others', as soon as it is handed over.
+      if (known !== undefined && isRunning(known)) return known.end === undefined ? "Running" : "Elsewhere"
       if (known !== undefined) {
         const isSure = wish !== "news" && isWanted(known.state, wish, 0, known.state.resumes)
         if (isSure && (yield* takeAgain(known, stepOver))) return "Taken"
@@ -192,8 +193,11 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
     shared.fork(
       shared.lock(executionId, take(executionId, "news")).pipe(
         Effect.retry({ schedule: shared.untilAnswered }),
+        // Otherwise the mark is for whoever holds the slot next.
         Effect.flatMap((taking) =>
-          taking === "Taken" || taking === "Running" ? Effect.void : leaving.unmark(executionId, held)
+          taking === "Absent" || taking === "Complete" || taking === "Idle"
+            ? leaving.unmark(executionId, held)
+            : Effect.void
         ),
         Effect.ignore
       )
@@ -215,7 +219,11 @@ export const makeTaking = (shared: Shared, leaving: Leaving, drive: (execution: 
       const created = yield* Effect.onError(createRecords(executionId, stored, state), () =>
         Effect.sync(() => findOut(executionId, held))
       )
-      if (created === undefined) return yield* leaving.unmark(executionId, held)
+      if (created === undefined) {
+        // It may have been left by a worker that is dead, or that has not begun it.
+        const taking = yield* take(executionId, "news")
+        return taking === "Taken" ? undefined : yield* leaving.unmark(executionId, held)
+      }
       const execution = makeExecution({
         id: executionId,
         of,

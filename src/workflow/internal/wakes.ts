@@ -160,6 +160,10 @@ export const makeWakes = (shared: Shared, taker: Taker, removing: Removing, conc
     deliver,
     send,
 
+    isOurs: ({ what, workflow }: Stored.Entry): boolean => what === removal || registered.has(workflow),
+
+    isBusy: (): boolean => hasLeft && countTaken() >= concurrency,
+
     /** Whether it is time to look for executions that were left: there is room for half as many as may run. */
     hasRoomAgain: (): boolean => {
       if (!hasLeft || countTaken() > concurrency / 2) return false
@@ -175,9 +179,8 @@ export const makeWakes = (shared: Shared, taker: Taker, removing: Removing, conc
 
     handle: (sighting: Sighting): Effect.Effect<number | undefined, Backend | CapacityExceeded> =>
       Effect.suspend(() => {
-        const { atMillis, executionId, what, workflow } = sighting.entry
+        const { atMillis, executionId, what } = sighting.entry
         if (what === removal) return limited(removing.handle(sighting))
-        if (!registered.has(workflow)) return Effect.undefined
         const waitMillis = leaveMillis - (monotonicMillis(clock) - sighting.sinceMillis)
         const isOwn = executions.has(executionId) || worker.isOwnSlot(fallsTo(executionId))
         if (atMillis === undefined && !isOwn && waitMillis > 0) return Effect.succeed(waitMillis)
