@@ -43,7 +43,7 @@ export const makeNames = (owner: string) => {
     entry: (executionId: string, what: string, atMillis?: number) =>
       StorageKey.makeUnsafe({
         owner: `${owner}/${what === removal ? "removals" : "agenda"}/${partOf(executionId)}`,
-        id: `${atMillis === undefined ? now : `at/${String(Math.ceil(atMillis)).padStart(16, "0")}/`}${executionId}/${what}`
+        id: `${atMillis === undefined ? now : at(atMillis)}${executionId}/${what}`
       })
   }
 }
@@ -51,8 +51,10 @@ export const makeNames = (owner: string) => {
 /** What the entry of an execution that is to be removed says. */
 export const removal = "remove"
 
-/** Sorts before `at/`. */
+/** Sorts before what begins with a time. */
 const now = "0/"
+
+const at = (millis: number): string => `at/${String(Math.ceil(millis)).padStart(16, "0")}/`
 
 /** The ids of an execution's records. */
 export const ids = {

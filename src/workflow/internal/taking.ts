@@ -12,8 +12,8 @@ import * as Stored from "./stored.ts"
 
 /**
  * What came of an attempt to take an execution. It may run here already, run elsewhere, be complete, not exist, have
- * nothing to do, or be of a workflow that is not registered here, or this process may have no lease for the moment. Or the step that was to be written with the taking
- * was refused.
+ * nothing to do, or be of a workflow that is not registered here, or this process may have no lease for the moment. Or
+ * the step that was to be written with the taking was refused.
  */
 export type Taking = "Taken" | "Running" | "Elsewhere" | "Complete" | "Absent" | "Idle" | "Unregistered" | "Refused"
 

@@ -48,7 +48,9 @@ export const makeWakes = (shared: Shared, taker: Taker, removing: Removing, conc
     if (execution.missed.has(deferred)) shared.fork(shared.deferredState.deferredDone(execution.id, deferred))
   }
 
-  /** Ends a run for an unsafe interruption. Its finalizers are for the next run, which no interruption is pending in. */
+  /**
+   * Ends a run for an unsafe interruption. Its finalizers are for the next run, which no interruption is pending in.
+   */
   const cutOff = (execution: Execution): void => {
     if (execution.isEnding) return
     execution.instance.abandoned = true
