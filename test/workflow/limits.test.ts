@@ -1,6 +1,6 @@
 /** What our engine of workflows removes, refuses and costs. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Cause, Effect, Exit, Layer } from "effect"
+import { Cause, Effect, Exit, Latch, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { DurableClock, DurableDeferred, Workflow, WorkflowEngine } from "effect/workflow"
 import * as DynamoDb from "../../src/engine/DynamoDb.ts"
@@ -101,6 +101,35 @@ describe("the retention of StorageWorkflowEngine", () => {
       yield* brief.run(say(waits, waitsId, "go"))
       yield* passUntil(brief.run(polled(waits, waitsId)), (state) => state === "none")
     }).pipe(Effect.scoped)
+  )
+})
+
+describe("the concurrency of StorageWorkflowEngine", () => {
+  it.live("bounds how many executions that others have started run at once, and all of them end", () =>
+    Effect.gen(function* () {
+      const { process } = yield* makeStorage
+      const [client, worker] = [yield* process(), yield* process({ concurrency: 2 })]
+      const workflow = newWorkflow()
+      const ids = Array.from({ length: 9 }, (_, n) => `${n}`)
+      const executionIds = yield* Effect.forEach(ids, (id) => client.run(start(workflow, id)))
+      const gates = new Map(ids.map((id) => [id, Latch.makeUnsafe(false)]))
+      const begun: Array<string> = []
+      yield* worker.run(
+        register(workflow, ({ id }) =>
+          step(begun, id, Effect.as(gates.get(id)?.await ?? Effect.void, id)).pipe(Effect.asVoid, Effect.as(id))
+        )
+      )
+      for (let ends = 0; ends < ids.length; ends++) {
+        yield* untilTrue(() => begun.length === Math.min(ends + 2, ids.length))
+        yield* Effect.sleep("30 millis")
+        assert.strictEqual(begun.length, Math.min(ends + 2, ids.length))
+        gates.get(begun[ends] ?? "")?.openUnsafe()
+      }
+      for (const [index, executionId] of executionIds.entries()) {
+        const poll = worker.run(polled(workflow, executionId))
+        yield* eventually(poll, (state) => state === `succeeded with ${ids[index]}`)
+      }
+    })
   )
 })
 
@@ -210,6 +239,8 @@ describe("the options of StorageWorkflowEngine", () => {
         [{ leaseTtl: Number.POSITIVE_INFINITY }, /^died of leaseTtl must be a finite duration/],
         [{ pollInterval: 0 }, /^died of pollInterval must be a finite duration above zero/],
         [{ pollInterval: "-1 seconds" }, /^died of pollInterval must be /],
+        [{ concurrency: 0 }, /^died of concurrency must be an integer of one or more: it is 0/],
+        [{ concurrency: 1.5 }, /^died of concurrency must be /],
         [{ retention: -1 }, /^died of retention must be a duration of zero or more/],
         [{ retention: Number.NaN }, /^died of retention must be /],
         [{ leaseTtl: "soon" as never }, /^died of leaseTtl must be /]
