@@ -66,8 +66,9 @@ const maxOwnerBytes = StorageKey.maxOwnerBytes - 512
  * steps and the suspension are transactions of two or three items. Steps that end at the same time share a commit. A
  * process that waits sends four requests each `pollInterval` and each minute, and about seven each `leaseTtl`.
  *
- * **Waiting.** In the same process, what happens to an execution wakes it at once. In others, hints do, and on DynamoDB
- * the look each `pollInterval`. A sleep ends when the clock of the process that keeps it says so.
+ * **Waiting.** In the same process, what happens to an execution wakes it at once. In others, hints do. On DynamoDB, and
+ * on PostgreSQL without its option `hints`, there are none, so the look each `pollInterval` does. A sleep ends when the
+ * clock of the process that keeps it says so.
  *
  * Since Effect's engine has no error channel, a failure of the storage is a defect of `execute`, `poll` and so on, with
  * the `Backend` error in it. What a run writes is sent again until there is an answer. What is too large for a record

@@ -6,7 +6,7 @@ import * as Scope from "effect/Scope"
 import * as Workflow from "effect/workflow/Workflow"
 import { type Execution, wakeAgain } from "./execution.ts"
 import type { Leaving } from "./leaving.ts"
-import { removal } from "./names.ts"
+import { ids, removal } from "./names.ts"
 import type { Shared } from "./shared.ts"
 import * as Stored from "./stored.ts"
 import type { Taker, Wish } from "./taking.ts"
@@ -31,7 +31,7 @@ export const makeFinishing = (shared: Shared, leaving: Leaving, taker: Taker) =>
     const taking = yield* wake(executionId, "automatic")
     if (taking === "Unregistered") yield* agenda.put({ executionId, workflow, what: "child" })
     if (taking !== "Elsewhere" && taking !== "Unregistered") return
-    yield* records.count(executionId, "inbox")
+    yield* records.count(executionId, ids.inbox)
     // It may have been suspended just before.
     if (taking === "Elsewhere") yield* wake(executionId, "news")
   })
